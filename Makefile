@@ -1,0 +1,43 @@
+# `make demo` and `make test` set everything up by themselves; they need python3 (3.11 or newer) and git.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+ARGS   ?=
+
+.PHONY: help setup demo test test-full lint format clean
+help:
+	@echo "make demo        a server, a slow uplink, a gateway and ten devices on this machine"
+	@echo "make test        the test suite (ARGS=... goes to pytest)"
+	@echo "make test-full   the slow cases with the real mender-client"
+	@echo "make lint        ruff, mypy, import rules"
+	@echo "make format      let ruff format the code"
+
+setup: $(READY)
+$(READY): pyproject.toml scripts/setup
+	@PYTHON="$(PYTHON)" scripts/setup $(VENV)
+	@touch $@
+
+demo: $(READY)
+	@$(BIN)/mender-gateway demo $(ARGS)
+
+test: $(READY)
+	$(BIN)/python -m coverage erase
+	$(BIN)/python -m coverage run -m pytest -n 4 --dist worksteal -m "not full" $(ARGS)
+	@$(BIN)/python -m coverage combine -q && $(BIN)/python -m coverage report --skip-covered --skip-empty | tail -40
+
+test-full: $(READY)
+	$(BIN)/python -m pytest -n 6 --dist worksteal -m full --timeout 1500 $(ARGS)
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info src/*.egg-info .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis
