@@ -1,0 +1,44 @@
+"""TLS contexts for listeners and for connections upstream.
+
+Contexts are made with explicit flags and never with `ssl.create_default_context`, whose
+VERIFY_X509_STRICT (since Python 3.13) refuses certificates that documented Mender set-ups make.
+"""
+
+import ssl
+
+_VERSIONS = {
+    "1.0": ssl.TLSVersion.TLSv1,
+    "1.1": ssl.TLSVersion.TLSv1_1,
+    "1.2": ssl.TLSVersion.TLSv1_2,
+    "1.3": ssl.TLSVersion.TLSv1_3,
+}
+
+
+def server_context(certificate: str, key: str, minimum: str) -> ssl.SSLContext:
+    """The context of a TLS listener; `certificate` is a PEM chain, `minimum` "1.0" to "1.3".
+
+    Reads the files. Raises OSError and ssl.SSLError for what is wrong with them.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+    if minimum in ("1.0", "1.1"):
+        # OpenSSL 3 speaks these versions only at security level 0.
+        context.set_ciphers("DEFAULT@SECLEVEL=0")
+    context.minimum_version = _VERSIONS[minimum]
+    context.load_cert_chain(certificate, key)
+    return context
+
+
+def client_context(ca_file: str | None, insecure: bool) -> ssl.SSLContext:
+    """The context for a connection to a server: the system's CAs, or `ca_file` instead of them."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.options |= ssl.OP_NO_COMPRESSION
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if insecure:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    elif ca_file is not None:
+        context.load_verify_locations(ca_file)
+    else:
+        context.set_default_verify_paths()
+    return context
