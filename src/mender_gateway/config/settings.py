@@ -12,7 +12,7 @@ type_of_value = str | int | float | list[str] | list[int] | list[float]
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A listening address in Go's syntax (package net, Listen): an empty host is every interface."""
+    """A listening address in Go's syntax (package net, Listen); an empty host is all interfaces."""
 
     host: str
     port: int
@@ -66,7 +66,7 @@ class UpstreamServer:
 class ArtifactsCache:
     enabled: bool = False
     path: str = "/var/cache/mender-gateway"
-    signature_secret: bytes | None = None
+    signature_secret: bytes | None = field(default=None, repr=False)
     """HMAC-SHA256 key, decoded; None: the generated one in the state directory."""
     link_expire: float = 24 * 3600.0
 
