@@ -201,14 +201,27 @@ class Stream:
             pass
         return True
 
-    async def send(
-        self, data: bytes | bytearray | memoryview, timeout: float, also: "Stream | None" = None
-    ) -> bool:
-        """Send everything; `timeout` bounds each wait in which the peer takes no byte.
+    def try_receive(self, size: int = RECEIVE) -> bytes | None:
+        """What is here to read, without waiting: None for nothing, empty for the peer's end."""
+        self.readable = False
+        try:
+            return self.sock.recv(size)
+        except _WOULD_BLOCK:
+            return None
+        except ssl.SSLEOFError as error:
+            raise Truncated("TLS connection ended without close_notify") from error
 
-        With `also`, stops as soon as that stream has something to read; returns whether everything
-        was sent. A TLS stream whose send was stopped is only good for reading.
+    def try_send(self, data: bytes | bytearray | memoryview) -> int:
+        """Send what goes without waiting; 0 for nothing: then `wait_writable` and try with the
+        same bytes again (SSL_write insists on it).
         """
+        try:
+            return self.sock.send(data)
+        except _WOULD_BLOCK:
+            return 0
+
+    async def send(self, data: bytes | bytearray | memoryview, timeout: float) -> None:
+        """Send everything; `timeout` bounds each wait in which the peer takes no byte."""
         rest = data
         while True:
             try:
@@ -220,12 +233,10 @@ class Stream:
                 self.readable = False
                 continue
             if sent == len(rest):
-                return True
+                return
             if sent:
                 rest = memoryview(rest)[sent:]
-            await self.wait_writable(timeout, also)
-            if also is not None and also.readable:
-                return False
+            await self.wait_writable(timeout)
 
     async def handshake(self, timeout: float) -> None:
         """Complete the TLS handshake; raises ssl.SSLError with OpenSSL's reason."""

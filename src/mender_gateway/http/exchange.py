@@ -1,0 +1,252 @@
+"""One request and its answer, as the rooms above see them.
+
+The answer's head waits until its first body bytes (or `end`), so that a small answer is one send.
+The framing is made here: a known length is kept to the byte, one byte too many or too few is an
+exception; otherwise chunks in HTTP/1.1 and the connection's end in 1.0. Once a byte of the answer
+is out, an error can only abort the connection: a short body is never ended cleanly.
+"""
+
+import os
+import time
+from email.utils import formatdate
+from uuid import UUID
+
+from mender_gateway.errors import BadRequest, GatewayError, RequestTimeout
+from mender_gateway.http.chunked import LAST_CHUNK, MalformedChunk, frame
+from mender_gateway.http.message import Request, type_of_fields
+from mender_gateway.http.wire import Wire
+from mender_gateway.net.bulk import Bulk
+from mender_gateway.net.stream import Stream
+
+_REASONS = {
+    200: b"OK", 204: b"No Content", 206: b"Partial Content", 304: b"Not Modified",
+    400: b"Bad Request", 403: b"Forbidden", 404: b"Not Found", 405: b"Method Not Allowed",
+    408: b"Request Timeout", 413: b"Content Too Large", 416: b"Range Not Satisfiable",
+    431: b"Request Header Fields Too Large", 500: b"Internal Server Error", 502: b"Bad Gateway",
+    503: b"Service Unavailable", 504: b"Gateway Timeout",
+}  # fmt: skip
+
+
+class WrongLength(RuntimeError):
+    """An answer's body is longer or shorter than its head said."""
+
+
+class Exchange:
+    """The request with its body to read, and the answer to be made: `start`, `write`…, `end`."""
+
+    __slots__ = (
+        "_chunked",
+        "_head",
+        "_left",
+        "_timeout",
+        "began",
+        "bulk",
+        "device",
+        "ended",
+        "keep_alive",
+        "peer",
+        "request",
+        "request_id",
+        "route",
+        "scheme",
+        "sent",
+        "started",
+        "status",
+        "stream",
+        "upgraded",
+        "wire",
+    )
+
+    def __init__(
+        self, request: Request, wire: Wire, scheme: str, bulk: Bulk, timeout: float
+    ) -> None:
+        self.request = request
+        self.wire = wire
+        self.stream: Stream = wire.stream
+        self.bulk = bulk
+        self.scheme = scheme
+        """`http` or `https`, as the device reached us."""
+        self.peer = wire.stream.peer
+        self.route = "other"
+        """Name of the matched route, for metrics and the access line."""
+        self.device: str | None = None
+        self.request_id = ""
+        self.began = time.monotonic()
+        self.status = 0
+        self.sent = 0
+        """Body bytes of the answer handed to the kernel."""
+        self.started = False
+        """A byte of the answer may be out."""
+        self.ended = False
+        self.upgraded = False
+        self.keep_alive = request.keep_alive
+        self._timeout = timeout
+        self._head = b""
+        self._left: int | None = 0
+        self._chunked = False
+
+    # --- the request's body --------------------------------------------------------------------
+
+    async def read_body(self, timeout: float) -> bytes:
+        """The next bytes of the request's body, empty at its end.
+
+        Answers `Expect: 100-continue` first (RFC 9110 10.1.1). Raises BadRequest for bad chunks,
+        RequestTimeout after `timeout` seconds of silence, OSError when the device is gone.
+        """
+        wire = self.wire
+        if self.request.expects and not wire.body_done and not self.started:
+            self.request.expects = False
+            if not wire.buffer:
+                await self.stream.send(b"HTTP/1.1 100 Continue\r\n\r\n", timeout)
+        try:
+            return await wire.read_body(timeout)
+        except MalformedChunk as error:
+            raise BadRequest(f"malformed request body: {error}") from error
+        except TimeoutError:
+            raise RequestTimeout from None
+
+    # --- the answer ----------------------------------------------------------------------------
+
+    def start(
+        self,
+        status: int,
+        fields: type_of_fields,
+        length: int | None,
+        reason: bytes | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        """Make the answer's head; `fields` carry no framing and no connection options.
+
+        `length` is the body's in bytes, None when unknown. Answers without a body by rule (HEAD,
+        204, 304) may carry the length of what is not sent: `write` must then not be called.
+        `timeout` bounds, in seconds, each wait in which the device takes no byte.
+        """
+        request = self.request
+        self.status = status
+        if timeout is not None:
+            self._timeout = timeout
+        if reason is None:
+            reason = _REASONS.get(status, b"")
+        parts = [b"HTTP/1.1 %d %b\r\n" % (status, reason)]
+        for name, value in fields:
+            parts += (name, b": ", value, b"\r\n")
+        if status == 204 or status == 304 or request.method == b"HEAD":
+            if length is not None and status != 204:
+                parts.append(b"Content-Length: %d\r\n" % length)
+            self._left = 0
+        elif length is not None:
+            parts.append(b"Content-Length: %d\r\n" % length)
+            self._left = length
+        else:
+            self._left = None
+            if request.version == 11:
+                self._chunked = True
+                parts.append(b"Transfer-Encoding: chunked\r\n")
+            else:
+                self.keep_alive = False
+        if not self.wire.body_done and request.expects:
+            self.keep_alive = False  # the body may or may not come (RFC 9110 10.1.1)
+        if not self.keep_alive:
+            parts.append(b"Connection: close\r\n")
+        elif request.version == 10:
+            parts.append(b"Connection: keep-alive\r\n")
+        parts.append(b"\r\n")
+        self._head = b"".join(parts)
+
+    async def write(self, data: bytes) -> None:
+        """Send body bytes after the head; raises WrongLength, TimeoutError or OSError."""
+        size = len(data)
+        if not size:
+            return
+        left = self._left
+        if left is not None:
+            if size > left:
+                raise WrongLength(f"{size - left} bytes too many")
+            self._left = left - size
+        if self._chunked:
+            data = frame(data)
+        if self._head:
+            data = self._head + data
+            self._head = b""
+        self.started = True
+        await self.stream.send(data, self._timeout)
+        self.sent += size
+
+    async def write_file(self, fd: int, start: int, end: int) -> None:
+        """Send bytes `start` to `end` of a file; the head must announce a length."""
+        size = end - start
+        if self._left is None or size > self._left:
+            raise WrongLength("file range does not fit the announced length")
+        self.started = True
+        if self._head:
+            head, self._head = self._head, b""
+            await self.stream.send(head, self._timeout)
+        self._left -= size
+        await self.bulk.send(self.stream, fd, start, end, self._timeout, self._progress)
+
+    def _progress(self, sent: int) -> None:
+        self.sent += sent
+
+    async def flush(self) -> None:
+        """Send the head now, before the first body byte is there."""
+        if self._head:
+            head, self._head = self._head, b""
+            self.started = True
+            await self.stream.send(head, self._timeout)
+
+    async def end(self) -> None:
+        """Finish the answer; raises WrongLength when body bytes are missing."""
+        if self._left:
+            raise WrongLength(f"{self._left} bytes too few")
+        self.ended = True
+        if self._chunked:
+            data, self._head = self._head + LAST_CHUNK, b""
+        else:
+            data, self._head = self._head, b""
+        if data:
+            self.started = True
+            await self.stream.send(data, self._timeout)
+
+    async def respond(
+        self,
+        status: int,
+        fields: type_of_fields | None = None,
+        body: bytes = b"",
+        reason: bytes | None = None,
+    ) -> None:
+        """A whole answer at once."""
+        self.start(status, fields or [], len(body), reason)
+        if body and self._left:
+            self._left = 0
+            data, self._head = self._head + body, b""
+            self.started = self.ended = True
+            await self.stream.send(data, self._timeout)
+            self.sent += len(body)
+        else:
+            await self.end()
+
+    async def refuse(self, error: GatewayError) -> None:
+        """Answer with an error of the gateway's own, in the shape of the Mender services."""
+        if not self.request_id:
+            self.request_id = new_request_id()
+        if error.close:
+            self.keep_alive = False
+        fields: type_of_fields = [
+            (b"Content-Type", b"application/json; charset=utf-8"),
+            (b"X-Men-Requestid", self.request_id.encode()),
+            (b"Date", formatdate(usegmt=True).encode()),
+        ]
+        if error.retry_after is not None:
+            fields.append((b"Retry-After", b"%d" % error.retry_after))
+        length = getattr(error, "length", None)
+        if length is not None:
+            fields.append((b"Content-Range", b"bytes */%d" % length))
+        text = str(error).replace("\\", "\\\\").replace('"', '\\"')
+        text = "".join(c if c >= " " else f"\\u{ord(c):04x}" for c in text)
+        body = f'{{"error":"{text}","request_id":"{self.request_id}"}}'.encode()
+        await self.respond(error.status, fields, body)
+
+
+def new_request_id() -> str:
+    """A random UUID (RFC 9562, version 4), the form of the Mender services' request ids."""
+    return str(UUID(bytes=os.urandom(16), version=4))

@@ -1,0 +1,293 @@
+"""A request goes to the upstream and its answer comes back, both streamed, neither collected.
+
+The path and query go byte for byte; fields are `http.headers`' business; framing is made anew. A
+request is sent a second time only by the repeat rule: it went out on a reused connection that
+ended before any byte of an answer, its kind may be repeated, and its body is still at hand. Before
+the answer's head is out a fault becomes a status; afterwards it aborts the device's connection.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mender_gateway.config.settings import Limits
+from mender_gateway.errors import BadGateway, BodyTooLarge, GatewayTimeout
+from mender_gateway.http.chunked import LAST_CHUNK, MalformedChunk, frame
+from mender_gateway.http.client import Client, NoAnswer, Pool, Server
+from mender_gateway.http.exchange import Exchange
+from mender_gateway.http.headers import request_fields, response_fields
+from mender_gateway.http.message import CHUNKED, Answer
+
+_KEPT = 64 * 1024
+"""Largest body, in bytes, that is kept for sending a request again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How requests of a route are forwarded."""
+
+    repeatable: bool = False
+    """May be sent again by the repeat rule, whatever its method."""
+    download: bool = False
+    """The answer may be large and slow: longer deadlines."""
+    identity: bool = False
+    """The answer is to be rewritten: the upstream must not compress it."""
+
+
+PLAIN = Manner()
+
+
+class Forwarder:
+    """Sends the requests of devices to one upstream.
+
+    `forwarded_host` is what the server may build links from; `trusted` says whether a peer's own
+    X-Forwarded fields count; `on_answer` sees every answer's head.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        upstream: Server,
+        limits: Limits,
+        *,
+        forwarded_host: bytes,
+        trusted: Callable[[str], bool],
+        on_answer: Callable[[Answer], None],
+    ) -> None:
+        self.pool = pool
+        self.upstream = upstream
+        self.limits = limits
+        self._host = upstream.endpoint.authority.encode()
+        self._forwarded_host = forwarded_host
+        self._trusted = trusted
+        self._on_answer = on_answer
+
+    async def forward(self, exchange: Exchange, manner: Manner = PLAIN) -> None:
+        """Send the exchange's request on and stream the answer back."""
+        client, answer = await self.ask(exchange, manner)
+        await self.relay(exchange, client, answer, manner)
+
+    # --- towards the upstream ------------------------------------------------------------------
+
+    def head(
+        self, exchange: Exchange, client: Client, manner: Manner, length: int, upgrade: bytes = b""
+    ) -> bytes:
+        """The request's head for the upstream; `length` is `message.CHUNKED` or the body's."""
+        request = exchange.request
+        fields = request_fields(
+            request.fields,
+            host=self._host,
+            forwarded_for=exchange.peer.encode(),
+            proto=exchange.scheme.encode(),
+            forwarded_host=self._forwarded_host,
+            peer_trusted=self._trusted(exchange.peer),
+            version="1.1" if request.version == 11 else "1.0",
+            identity_coding=manner.identity,
+            upgrade=upgrade,
+        )
+        parts = [request.method, b" ", client.prefix, request.target, b" HTTP/1.1\r\n"]
+        for name, value in fields:
+            parts += (name, b": ", value, b"\r\n")
+        if length == CHUNKED:
+            parts.append(b"Transfer-Encoding: chunked\r\n")
+        elif length or b"content-length" in request.index:
+            parts.append(b"Content-Length: %d\r\n" % length)
+        if client.authorization:
+            parts.append(b"Proxy-Authorization: %b\r\n" % client.authorization)
+        parts.append(b"\r\n")
+        return b"".join(parts)
+
+    async def ask(
+        self, exchange: Exchange, manner: Manner = PLAIN, body: bytes | None = None
+    ) -> tuple[Client, Answer]:
+        """Send the request; the final answer's head and the connection that its body is on.
+
+        `body`, when given, goes in place of the request's own, which was read before. Interim
+        answers (1xx) are dropped. Raises BadGateway, GatewayTimeout, Overloaded, BadRequest,
+        RequestTimeout, OSError when the device is gone.
+        """
+        request = exchange.request
+        repeatable = manner.repeatable or request.method in (b"GET", b"HEAD")
+        timeout = self.limits.download_first_byte if manner.download else self.limits.api_first_byte
+        kept: list[bytes] | None = [] if repeatable else None
+        client = self.pool.take(self.upstream)
+        while True:
+            if client is None:
+                client = await self.pool.connect(self.upstream)
+            try:
+                length = request.framing if body is None else len(body)
+                data = self.head(exchange, client, manner, length)
+                if length == 0:
+                    complete = await client.send(data, self.limits.write_stall)
+                elif body is not None:
+                    complete = await client.send(data + body, self.limits.write_stall)
+                else:
+                    complete, kept = await self._send_body(exchange, client, data, kept)
+                answer = await client.answer(request.method, timeout)
+                while answer.status < 200 and answer.status != 101:
+                    answer = await client.answer(request.method, timeout)
+            except (NoAnswer, OSError) as error:
+                from_device = isinstance(error, _DeviceGone)
+                self.pool.discard(client, abort=True)
+                if from_device:
+                    raise
+                if isinstance(error, TimeoutError):
+                    raise GatewayTimeout("upstream takes no data") from error
+                again = client.reused and kept is not None and isinstance(error, ConnectionError)
+                if not again:
+                    raise BadGateway(f"upstream ended the connection: {error}") from error
+                client = None
+                continue
+            except BaseException:
+                self.pool.discard(client, abort=True)
+                raise
+            if not complete:
+                answer.keep_alive = False
+            self._on_answer(answer)
+            return client, answer
+
+    async def _send_body(
+        self, exchange: Exchange, client: Client, head: bytes, kept: list[bytes] | None
+    ) -> tuple[bool, list[bytes] | None]:
+        """Stream the device's body after `head`; whether all of it went out before an answer.
+
+        `kept` gathers what was sent, for a repetition (it is sent first if there is something in
+        it already); None once there is too much.
+        """
+        chunked = exchange.request.framing == CHUNKED
+        timeout = self.limits.body_progress
+        data = head
+        for piece in kept or ():
+            data += frame(piece) if chunked else piece
+        wire = exchange.wire
+        while True:
+            if wire.body_done:
+                if chunked:
+                    data += LAST_CHUNK
+                if data and not await client.send(data, self.limits.write_stall):
+                    return False, None
+                return True, kept
+            if not wire.buffer:
+                # Nothing is here: what we have goes out, then device or upstream has the word.
+                if data and not await client.send(data, self.limits.write_stall):
+                    return False, None
+                data = b""
+                if exchange.request.expects:
+                    pass  # reading answers with 100 (Continue) first
+                elif await self._answered_early(exchange, client):
+                    return False, None
+            try:
+                piece = await exchange.read_body(timeout)
+            except OSError as error:
+                raise _DeviceGone(str(error)) from error
+            if piece:
+                if kept is not None:
+                    kept.append(piece)
+                    if sum(map(len, kept)) > _KEPT:
+                        kept = None
+                data += frame(piece) if chunked else piece
+                if len(data) > _KEPT:
+                    if not await client.send(data, self.limits.write_stall):
+                        return False, None
+                    data = b""
+
+    async def _answered_early(self, exchange: Exchange, client: Client) -> bool:
+        """Wait for the device's next bytes; True when the upstream answers before them."""
+        while True:
+            try:
+                await exchange.stream.wait_readable(self.limits.body_progress, also=client.stream)
+            except TimeoutError:
+                return False  # reading the body says so properly
+            if client.stream.readable and client.has_answer():
+                return True
+            if exchange.stream.readable:
+                return False
+
+    # --- back to the device --------------------------------------------------------------------
+
+    async def relay(
+        self, exchange: Exchange, client: Client, answer: Answer, manner: Manner = PLAIN
+    ) -> None:
+        """Stream an answer to the device; the connection goes back to the pool or ends."""
+        exchange.request_id = answer.index.get(b"x-men-requestid", b"").decode("latin-1")
+        length = answer.framing if answer.framing >= 0 else None
+        if answer.framing == 0 and (exchange.request.method == b"HEAD" or answer.status == 304):
+            declared = answer.index.get(b"content-length", b"")
+            length = int(declared) if declared.isdigit() else None
+        limits = self.limits
+        silence = limits.download_first_byte if manner.download else limits.body_progress
+        stall = limits.artifact_write_stall if manner.download else limits.write_stall
+        done = False
+        try:
+            exchange.start(
+                answer.status, response_fields(answer.fields), length, answer.reason, stall
+            )
+            while not client.body_done:
+                if not client.buffer and not client.stream.readable and not exchange.started:
+                    await exchange.flush()
+                try:
+                    piece = await client.read_body(silence)
+                except (OSError, TimeoutError, MalformedChunk) as error:
+                    raise self._broken(exchange, error) from error
+                if piece:
+                    await exchange.write(piece)
+            done = True
+            await exchange.end()
+        finally:
+            if done and answer.keep_alive:
+                self.pool.give_back(client)
+            else:
+                self.pool.discard(client, abort=not done)
+
+    @staticmethod
+    def _broken(exchange: Exchange, error: Exception) -> Exception:
+        if exchange.started:
+            return ConnectionAbortedError(f"upstream answer broke off: {error}")
+        if isinstance(error, TimeoutError):
+            return GatewayTimeout("upstream stopped inside an answer")
+        return BadGateway(f"upstream answer broke off: {error}")
+
+    async def collect(self, client: Client, answer: Answer) -> bytes:
+        """The whole body of an answer that is to be rewritten; the connection is given back.
+
+        Raises BadGateway for one larger than `Limits.json_bytes`, and for broken ones.
+        """
+        pieces: list[bytes] = []
+        total = 0
+        try:
+            while piece := await client.read_body(self.limits.body_progress):
+                total += len(piece)
+                if total > self.limits.json_bytes:
+                    raise BadGateway("upstream answer is too large to be rewritten")
+                pieces.append(piece)
+        except TimeoutError as error:
+            self.pool.discard(client, abort=True)
+            raise GatewayTimeout("upstream stopped inside an answer") from error
+        except (OSError, MalformedChunk) as error:
+            self.pool.discard(client, abort=True)
+            raise BadGateway(f"upstream answer broke off: {error}") from error
+        except BaseException:
+            self.pool.discard(client, abort=True)
+            raise
+        if answer.keep_alive:
+            self.pool.give_back(client)
+        else:
+            self.pool.discard(client)
+        return b"".join(pieces)
+
+
+async def read_whole_body(exchange: Exchange, limits: Limits) -> bytes:
+    """A request's whole body; raises BodyTooLarge beyond `Limits.json_bytes`."""
+    if exchange.request.framing > limits.json_bytes:
+        raise BodyTooLarge
+    pieces: list[bytes] = []
+    total = 0
+    while piece := await exchange.read_body(limits.body_progress):
+        total += len(piece)
+        if total > limits.json_bytes:
+            raise BodyTooLarge
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+class _DeviceGone(ConnectionError):
+    """The device ended its request half-way."""
