@@ -7,6 +7,7 @@ up to a quarter of a second and never early.
 """
 
 import asyncio
+import math
 from typing import Any
 
 _SWEEP = 0.25
@@ -24,7 +25,12 @@ class Deadlines:
         self._sweeping = False
 
     def set(self, wait: asyncio.Future[Any], seconds: float) -> None:
-        """Let `wait` fail with TimeoutError after `seconds`, unless `clear` comes first."""
+        """Let `wait` fail with TimeoutError after `seconds`, unless `clear` comes first.
+
+        Infinity is no deadline.
+        """
+        if seconds == math.inf:
+            return
         self._pending[wait] = self._loop.time() + seconds
         if not self._sweeping:
             self._sweeping = True

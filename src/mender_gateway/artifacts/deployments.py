@@ -1,0 +1,93 @@
+"""Deployment instructions: the answers to `next`, in which the artifact's link becomes a local one.
+
+A storage link becomes a signed link of the gateway's own, a link to the server itself keeps path
+and query under GatewayURL, any other stays, and the log says which line of the configuration would
+change that. Everything else in the answer passes as it came.
+"""
+
+from mender_gateway.artifacts.clock import Clock
+from mender_gateway.artifacts.deployment_document import Rewritten, rewrite
+from mender_gateway.artifacts.identity import object_id
+from mender_gateway.artifacts.links import Foreign, Own, Storage, classify
+from mender_gateway.artifacts.origin import Seen
+from mender_gateway.artifacts.signing import Signer
+from mender_gateway.artifacts.whitelist import Whitelist
+from mender_gateway.http.exchange import Exchange
+from mender_gateway.http.headers import response_fields
+from mender_gateway.observe.log import Log
+from mender_gateway.proxy.forward import Forwarder, Manner
+
+NEXT = Manner(repeatable=True, identity=True)
+
+
+class Deployments:
+    """Handles the requests for the next deployment.
+
+    `base` is GatewayURL, `own_hosts` are (host, port) of GatewayURL and of the upstream,
+    `link_lifetime` the seconds for which local links are valid.
+    """
+
+    def __init__(
+        self,
+        forwarder: Forwarder,
+        signer: Signer,
+        whitelist: Whitelist,
+        seen: Seen,
+        clock: Clock,
+        log: Log,
+        *,
+        base: str,
+        own_hosts: frozenset[tuple[str, int]],
+        link_lifetime: float,
+    ) -> None:
+        self._forwarder = forwarder
+        self._signer = signer
+        self._whitelist = whitelist
+        self._seen = seen
+        self._clock = clock
+        self._log = log
+        self._base = base
+        self._own_hosts = own_hosts
+        self._link_lifetime = link_lifetime
+
+    async def next(self, exchange: Exchange) -> None:
+        """Forward the poll; rewrite the link in a 200 answer, pass every other one unchanged."""
+        client, answer = await self._forwarder.ask(exchange, NEXT)
+        if answer.status != 200 or exchange.request.method == b"HEAD":
+            await self._forwarder.relay(exchange, client, answer, NEXT)
+            return
+        coding = answer.index.get(b"content-encoding", b"identity")
+        if coding.lower() != b"identity":
+            self._warn("the server compressed deployment instructions against our request")
+            await self._forwarder.relay(exchange, client, answer, NEXT)
+            return
+        body = await self._forwarder.collect(client, answer)
+        document = rewrite(body, self._decide)
+        if document.reason is not None:
+            self._warn("deployment instructions pass as they are", reason=document.reason)
+        exchange.request_id = answer.index.get(b"x-men-requestid", b"").decode("latin-1")
+        fields = response_fields(answer.fields)
+        await exchange.respond(200, fields, document.body, answer.reason)
+
+    def _decide(self, url: str) -> Rewritten | None:
+        match classify(url, self._whitelist, self._own_hosts):
+            case Storage(origin):
+                self._seen.note(object_id(origin), url)
+                expires = int(self._clock.now() + self._link_lifetime)
+                return Rewritten(self._base + self._signer.sign(url, expires), expires)
+            case Own(target):
+                return Rewritten(self._base + target)
+            case Foreign(reason, entry):
+                advice = {"add_to_DomainWhitelist": entry} if entry is not None else {}
+                self._log.once_per(
+                    3600.0,
+                    f"foreign link {entry}",
+                    "warn",
+                    "artifact link is left as it is, devices fetch it for themselves",
+                    reason=reason,
+                    **advice,
+                )
+                return None
+
+    def _warn(self, text: str, **fields: str) -> None:
+        self._log.once_per(3600.0, text, "warn", text, **fields)

@@ -1,0 +1,216 @@
+"""A local link is asked for: the artifact comes from the cache, or streams through.
+
+The signature is checked first, then the whitelist, each time. With the cache an answer follows the
+fill: whatever is readable leaves at once through the sender threads, the rest as it arrives. When
+the cache cannot keep an artifact, or loses it half-way, the answer goes on from storage at the
+byte where it stands; a device never notices. After the head is out any other fault aborts.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mender_gateway.artifacts.clock import Clock
+from mender_gateway.artifacts.origin import CachedOrigin, Download, Seen, Storage
+from mender_gateway.artifacts.ranges import Full, NotModified, Partial, choose, single_range_start
+from mender_gateway.artifacts.signing import LocalLink, Signer
+from mender_gateway.cache.errors import Bypass, FillBroken, OriginRefused
+from mender_gateway.cache.origin import Attributes
+from mender_gateway.cache.store import Cache, Reader
+from mender_gateway.config.settings import Limits
+from mender_gateway.errors import BadGateway, GatewayError, MethodNotAllowed
+from mender_gateway.http.exchange import Exchange
+from mender_gateway.http.message import type_of_fields
+
+_TRIES = 3
+"""How often an answer whose head is not out starts anew because the object changed."""
+
+
+@dataclass(slots=True)
+class _Plan:
+    """What to send: bytes `start` to `end` of the object."""
+
+    status: int
+    start: int
+    end: int
+
+
+class Downloads:
+    """Handles requests for local artifact links; `cache` is None when it is not enabled."""
+
+    def __init__(
+        self,
+        signer: Signer,
+        storage: Storage,
+        cache: Cache | None,
+        seen: Seen,
+        clock: Clock,
+        limits: Limits,
+        bypassed: Callable[[str], None],
+    ) -> None:
+        self._signer = signer
+        self._storage = storage
+        self._cache = cache
+        self._seen = seen
+        self._clock = clock
+        self._limits = limits
+        self._bypassed = bypassed
+
+    async def download(self, exchange: Exchange) -> None:
+        """Answer GET and HEAD for a local link (200, 206, 304, 416; 400 and 403 for bad links)."""
+        request = exchange.request
+        if request.method not in (b"GET", b"HEAD"):
+            raise MethodNotAllowed
+        asked = request.index.get(b"range")
+        start = single_range_start(asked)
+        link = self._signer.read(
+            request.target, self._clock.now(), range_start=start, single_range=start is not None
+        )
+        self._storage.allowed(link.url)
+        newer = self._seen.note(link.object_id, link.url)
+        for _ in range(_TRIES):
+            if await self._answer(exchange, link, newer):
+                return
+        raise BadGateway("the artifact in storage changes while it is being fetched")
+
+    async def _answer(self, exchange: Exchange, link: LocalLink, newer: bool) -> bool:
+        """One attempt; False when the object changed before anything was sent."""
+        cache = self._cache
+        if cache is None:
+            await self._stream(exchange, link)
+            return True
+        if newer:
+            await cache.remember(link.object_id, link.url.encode())
+        origin = CachedOrigin(self._storage, self._seen, link.object_id, link.url)
+        try:
+            reader = await cache.acquire(link.object_id, origin)
+        except Bypass as bypass:
+            self._bypassed(bypass.reason)
+            await self._stream(exchange, link)
+            return True
+        except OriginRefused as refused:
+            raise _as_error(refused.original) from refused
+        except FillBroken as broken:
+            return self._retry(exchange, broken)
+        with reader:
+            plan = self._begin(exchange, reader.attributes)
+            if plan is None:
+                await exchange.end()
+                return True
+            try:
+                await self._follow(exchange, reader, plan)
+            except FillBroken as broken:
+                if not broken.resumable or (broken.changed and exchange.started):
+                    return self._retry(exchange, broken)
+                self._bypassed("fill")
+            else:
+                await exchange.end()
+                return True
+        await self._go_on(exchange, link, reader.attributes, plan)
+        return True
+
+    @staticmethod
+    def _retry(exchange: Exchange, broken: FillBroken) -> bool:
+        if exchange.started:
+            raise ConnectionAbortedError(f"fill broke off: {broken}") from broken
+        if broken.changed:
+            return False
+        raise BadGateway(f"artifact cannot be fetched: {broken}") from broken
+
+    def _begin(self, exchange: Exchange, attributes: Attributes) -> _Plan | None:
+        """Make the answer's head; None when it has no body."""
+        request = exchange.request
+        choice = choose(request.fields, attributes)
+        fields = _fields(attributes)
+        stall = self._limits.artifact_write_stall
+        match choice:
+            case NotModified():
+                exchange.start(304, fields, None, timeout=stall)
+                return None
+            case Full():
+                plan = _Plan(200, 0, attributes.length)
+            case Partial(start, end):
+                plan = _Plan(206, start, end)
+                fields.append(
+                    (b"Content-Range", b"bytes %d-%d/%d" % (start, end - 1, attributes.length))
+                )
+        exchange.start(plan.status, fields, plan.end - plan.start, timeout=stall)
+        return None if request.method == b"HEAD" else plan
+
+    @staticmethod
+    async def _follow(exchange: Exchange, reader: Reader, plan: _Plan) -> None:
+        """Send from the cache, as far as it is filled and then as it fills.
+
+        `plan.start` moves with what was sent, so that another way can go on from there.
+        """
+        while plan.start < plan.end:
+            ready = reader.ready(plan.start)
+            if ready <= plan.start:
+                ready = await reader.wait(plan.start)
+            stop = min(ready, plan.end)
+            await exchange.write_file(reader.fd, plan.start, stop)
+            plan.start = stop
+
+    async def _go_on(
+        self, exchange: Exchange, link: LocalLink, attributes: Attributes, plan: _Plan
+    ) -> None:
+        """Go on from storage where the cache left off."""
+        url = self._seen.newest(link.object_id) or link.url
+        source = await self._storage.open(url, plan.start, plan.end, attributes.validator)
+        try:
+            if source.attributes.length != attributes.length or (
+                attributes.validator is not None
+                and source.attributes.validator not in (None, attributes.validator)
+            ):
+                raise ConnectionAbortedError("the artifact in storage has changed")
+            await self._copy(exchange, source, plan)
+        finally:
+            await source.aclose()
+        await exchange.end()
+
+    async def _stream(self, exchange: Exchange, link: LocalLink) -> None:
+        """Answer from storage, uncached; a Range that storage ignores is cut out here."""
+        url = self._seen.newest(link.object_id) or link.url
+        start = single_range_start(exchange.request.index.get(b"range")) or 0
+        source = await self._storage.open(url, start)
+        try:
+            plan = self._begin(exchange, source.attributes)
+            if plan is not None:
+                if plan.start < source.offset:
+                    raise BadGateway("storage answered with another range than asked for")
+                await self._copy(exchange, source, plan)
+            await exchange.end()
+        finally:
+            await source.aclose()
+
+    @staticmethod
+    async def _copy(exchange: Exchange, source: Download, plan: _Plan) -> None:
+        position = source.offset
+        while plan.start < plan.end:
+            data = await source.read()
+            if not data:
+                raise ConnectionAbortedError("storage answer broke off")
+            skip = plan.start - position
+            position += len(data)
+            if skip > 0:
+                data = data[skip:]
+            data = data[: plan.end - plan.start]
+            if data:
+                await exchange.write(data)
+                plan.start += len(data)
+
+
+def _fields(attributes: Attributes) -> type_of_fields:
+    content_type = attributes.content_type or "application/octet-stream"
+    fields = [
+        (b"Content-Type", content_type.encode("latin-1")),
+        (b"Accept-Ranges", b"bytes"),
+    ]
+    if attributes.etag is not None:
+        fields.append((b"ETag", attributes.etag.encode("latin-1")))
+    if attributes.last_modified is not None:
+        fields.append((b"Last-Modified", attributes.last_modified.encode("latin-1")))
+    return fields
+
+
+def _as_error(error: Exception) -> GatewayError:
+    return error if isinstance(error, GatewayError) else BadGateway(str(error))

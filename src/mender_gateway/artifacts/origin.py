@@ -1,0 +1,262 @@
+"""Downloads from storage: exactly the signed path and query, none of the device's fields.
+
+Storage links are signed for GET, the exact Host and the exact target, so nothing is added that a
+signature could cover and nothing is probed with HEAD. Redirects are followed here, to whitelisted
+hosts alone. What comes back is judged before a byte is passed on: a length is required, a content
+coding refused, a range must be the one asked for.
+"""
+
+import re
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mender_gateway.artifacts.identity import Origin as Link
+from mender_gateway.artifacts.identity import parse_storage_url, signed_at
+from mender_gateway.artifacts.whitelist import Whitelist
+from mender_gateway.cache.errors import OriginRefused
+from mender_gateway.cache.origin import Attributes
+from mender_gateway.config.settings import Endpoint, Limits
+from mender_gateway.errors import (
+    BadGateway,
+    BadLink,
+    Forbidden,
+    GatewayError,
+    GatewayTimeout,
+    NotFound,
+    RangeNotSatisfiable,
+)
+from mender_gateway.http.client import Client, NoAnswer, Pool, Server
+from mender_gateway.http.message import Answer
+from mender_gateway.http.wire import MalformedChunk
+
+_REDIRECTS = 3
+_READ = 256 * 1024
+_CONTENT_RANGE = re.compile(rb"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})")
+_UNSATISFIED = re.compile(rb"bytes \*/(\d{1,19})")
+
+
+class Seen:
+    """The newest link seen for each object, by its signing time; the oldest are forgotten."""
+
+    def __init__(self, bound: int = 4096) -> None:
+        self._bound = bound
+        self._links: dict[str, tuple[float, str]] = {}
+
+    def note(self, object_id: str, url: str) -> bool:
+        """Take in a link; whether it is now the newest."""
+        when = signed_at(parse_storage_url(url)) or 0.0
+        known = self._links.get(object_id)
+        if known is not None and (known[1] == url or known[0] > when):
+            return False
+        self._links.pop(object_id, None)
+        self._links[object_id] = (when, url)
+        if len(self._links) > self._bound:
+            del self._links[next(iter(self._links))]
+        return True
+
+    def newest(self, object_id: str) -> str | None:
+        known = self._links.get(object_id)
+        return known[1] if known is not None else None
+
+
+@dataclass(slots=True)
+class Download:
+    """An open download; its bytes start at `offset` of the object."""
+
+    attributes: Attributes
+    offset: int
+    end: int
+    """Where its bytes end, exclusive."""
+    client: Client
+    pool: Pool
+    silence: float
+    keep_alive: bool
+    received: Callable[[int], None]
+    _left: int = -1
+
+    async def read(self) -> bytes:
+        """The next bytes; empty at the clean end. Raises ConnectionError or TimeoutError."""
+        if self._left < 0:
+            self._left = self.end - self.offset
+        try:
+            data = await self.client.read_body(self.silence, _READ)
+        except MalformedChunk as error:
+            raise ConnectionAbortedError(f"storage answer broke off: {error}") from error
+        self._left -= len(data)
+        if self._left < 0 or (not data and self._left):
+            raise ConnectionAbortedError("storage sent another length than it said")
+        self.received(len(data))
+        return data
+
+    async def aclose(self) -> None:
+        """Give the connection back when everything was read, else end it at once."""
+        if self.client.body_done and self.keep_alive and not self._left:
+            self.pool.give_back(self.client)
+        else:
+            self.pool.discard(self.client, abort=True)
+
+
+class Storage:
+    """Fetches objects from whitelisted hosts."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        whitelist: Whitelist,
+        context: Callable[[], ssl.SSLContext],
+        limits: Limits,
+        received: Callable[[int], None],
+    ) -> None:
+        self._pool = pool
+        self._whitelist = whitelist
+        self._context = context
+        self._limits = limits
+        self._received = received
+
+    def allowed(self, url: str) -> Link:
+        """The link taken apart; raises BadLink, or Forbidden for a host not on the whitelist."""
+        link = parse_storage_url(url)
+        if not self._whitelist.allows(link.host, link.port):
+            raise Forbidden(f"storage host {link.host} is not on DomainWhitelist")
+        return link
+
+    async def open(
+        self, url: str, start: int = 0, end: int | None = None, validator: str | None = None
+    ) -> Download:
+        """Begin to fetch bytes `start` to `end` (exclusive; None: all the rest).
+
+        Storage that ignores the range, or whose object no longer has `validator`, gives a download
+        from 0. Raises BadGateway, GatewayTimeout, NotFound, RangeNotSatisfiable, Forbidden.
+        """
+        fields = []
+        if start or end is not None:
+            last = b"" if end is None else b"%d" % (end - 1)
+            fields.append(b"Range: bytes=%d-%b\r\n" % (start, last))
+            if validator is not None:
+                fields.append(b"If-Range: %b\r\n" % validator.encode("latin-1"))
+        link = self.allowed(url)
+        for _ in range(_REDIRECTS + 1):
+            client, answer = await self._get(link, fields)
+            if answer.status not in (301, 302, 303, 307, 308):
+                break
+            self._pool.discard(client, abort=True)
+            location = answer.index.get(b"location", b"").decode("latin-1")
+            if location.startswith("/") and not location.startswith("//"):
+                location = f"{link.scheme}://{link.authority}{location}"
+            try:
+                link = self.allowed(location)
+            except (BadLink, Forbidden) as error:
+                raise BadGateway(f"storage redirects to where we may not go: {error}") from error
+        else:
+            raise BadGateway(f"storage redirects more than {_REDIRECTS} times")
+        try:
+            attributes, offset, stop = self._judge(answer, start)
+        except BaseException:
+            self._pool.discard(client, abort=True)
+            raise
+        # Without a validator a break could not be resumed: wait as long as we can.
+        limits = self._limits
+        silence = limits.body_progress if attributes.validator else limits.download_first_byte
+        return Download(
+            attributes,
+            offset,
+            stop,
+            client,
+            self._pool,
+            silence,
+            answer.keep_alive,
+            self._received,
+        )
+
+    async def _get(self, link: Link, fields: list[bytes]) -> tuple[Client, Answer]:
+        context = self._context() if link.scheme == "https" else None
+        server = Server(Endpoint(link.scheme, link.host, link.port), context)
+        client = self._pool.take(server)
+        while True:
+            if client is None:
+                client = await self._pool.connect(server)
+            try:
+                lines = [
+                    b"GET %b%b HTTP/1.1\r\n" % (client.prefix, link.target.encode()),
+                    b"Host: %b\r\n" % link.authority.encode(),
+                    b"User-Agent: mender-gateway\r\n",
+                    b"Accept-Encoding: identity\r\n",
+                    *fields,
+                ]
+                if client.authorization:
+                    lines.append(b"Proxy-Authorization: %b\r\n" % client.authorization)
+                lines.append(b"\r\n")
+                await client.send(b"".join(lines), self._limits.write_stall)
+                answer = await client.answer(b"GET", self._limits.download_first_byte)
+                while answer.status < 200:
+                    answer = await client.answer(b"GET", self._limits.download_first_byte)
+                return client, answer
+            except (NoAnswer, OSError) as error:
+                self._pool.discard(client, abort=True)
+                if isinstance(error, TimeoutError):
+                    raise GatewayTimeout("storage takes no data") from error
+                if not client.reused:
+                    raise BadGateway(f"storage ended the connection: {error}") from error
+                client = None
+            except BaseException:
+                self._pool.discard(client, abort=True)
+                raise
+
+    @staticmethod
+    def _judge(answer: Answer, start: int) -> tuple[Attributes, int, int]:
+        """What the answer brings: the whole object's attributes, and from where to where."""
+        index = answer.index
+        if answer.status == 416:
+            match = _UNSATISFIED.fullmatch(index.get(b"content-range", b""))
+            if match is None:
+                raise BadGateway("storage refuses the range without saying the length")
+            raise RangeNotSatisfiable(int(match[1]))
+        if answer.status in (404, 410):
+            raise NotFound(f"storage answered {answer.status}: the artifact is not there")
+        if answer.status not in (200, 206):
+            raise BadGateway(f"storage answered {answer.status}")
+        if index.get(b"content-encoding", b"identity").lower() != b"identity":
+            raise BadGateway("storage answered with a content encoding")
+        if answer.framing < 0:
+            raise BadGateway("storage answered without Content-Length")
+        offset, stop = 0, answer.framing
+        total = stop
+        if answer.status == 206:
+            match = _CONTENT_RANGE.fullmatch(index.get(b"content-range", b""))
+            if match is None:
+                raise BadGateway("storage answered with an unusable Content-Range")
+            offset, stop, total = int(match[1]), int(match[2]) + 1, int(match[3])
+            if offset != start or stop > total or stop - offset != answer.framing:
+                raise BadGateway("storage answered with another range than asked for")
+        text = {name: index[name].decode("latin-1") for name in _KEPT if name in index}
+        attributes = Attributes(
+            total, text.get(b"content-type"), text.get(b"etag"), text.get(b"last-modified")
+        )
+        return attributes, offset, stop
+
+
+_KEPT = (b"content-type", b"etag", b"last-modified")
+
+
+class CachedOrigin:
+    """An object's origin for the cache: always by the newest link that was seen for it."""
+
+    def __init__(self, storage: Storage, seen: Seen, object_id: str, url: str) -> None:
+        self._storage = storage
+        self._seen = seen
+        self._object_id = object_id
+        self._url = url
+
+    async def open(self, offset: int, validator: str | None) -> Download:
+        """Raises OriginRefused where asking again is of no use.
+
+        While a download is under way nothing is final: a newer link may come by.
+        """
+        url = self._seen.newest(self._object_id) or self._url
+        try:
+            return await self._storage.open(url, offset, None, validator)
+        except GatewayError as error:
+            if offset:
+                raise
+            raise OriginRefused(error) from error

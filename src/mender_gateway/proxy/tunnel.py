@@ -1,0 +1,101 @@
+"""Upgraded connections: after 101 both sides' bytes pass as they are, for as long as they like.
+
+No byte of the device goes upstream before the upstream agreed, and any other answer leaves the
+connection with HTTP. There is no idle timeout: an idle WebSocket of a device is silent for hours,
+and TCP keep-alive finds out about peers that vanished.
+"""
+
+import asyncio
+import math
+import socket
+
+from mender_gateway.errors import BadGateway
+from mender_gateway.http.client import NoAnswer
+from mender_gateway.http.exchange import Exchange
+from mender_gateway.http.headers import response_fields
+from mender_gateway.net.stream import Stream, Truncated
+from mender_gateway.proxy.forward import PLAIN, Forwarder
+
+_HALF_CLOSED = 30.0
+"""Seconds that one direction lives on after the other has ended."""
+
+
+class Tunnels:
+    """Opens tunnels through one upstream and owns the open ones."""
+
+    def __init__(self, forwarder: Forwarder) -> None:
+        self._forwarder = forwarder
+        self.open: set[tuple[Stream, Stream]] = set()
+
+    async def tunnel(self, exchange: Exchange) -> None:
+        """Pass a request with Upgrade (and no body) on, and after 101 all that follows."""
+        forwarder = self._forwarder
+        request = exchange.request
+        client = await forwarder.pool.connect(forwarder.upstream)
+        try:
+            head = forwarder.head(exchange, client, PLAIN, 0, request.upgrade)
+            await client.send(head, forwarder.limits.write_stall)
+            answer = await client.answer(request.method, forwarder.limits.api_first_byte)
+            while answer.status < 200 and answer.status != 101:
+                answer = await client.answer(request.method, forwarder.limits.api_first_byte)
+        except (NoAnswer, OSError) as error:
+            forwarder.pool.discard(client, abort=True)
+            raise BadGateway(f"upstream ended the connection: {error}") from error
+        except BaseException:
+            forwarder.pool.discard(client, abort=True)
+            raise
+        if answer.status != 101:
+            await forwarder.relay(exchange, client, answer)
+            return
+        exchange.status = 101
+        exchange.started = exchange.ended = exchange.upgraded = True
+        fields = response_fields(answer.fields, upgrade=answer.index.get(b"upgrade", b""))
+        parts = [b"HTTP/1.1 101 %b\r\n" % (answer.reason or b"Switching Protocols")]
+        for name, value in fields:
+            parts += (name, b": ", value, b"\r\n")
+        pair = (exchange.stream, client.stream)
+        self.open.add(pair)
+        try:
+            await exchange.stream.send(
+                b"".join((*parts, b"\r\n", client.buffer)), forwarder.limits.write_stall
+            )
+            if exchange.wire.buffer:
+                await client.stream.send(exchange.wire.buffer, forwarder.limits.write_stall)
+            await self._pass_both(exchange, *pair)
+        finally:
+            self.open.discard(pair)
+            exchange.stream.close()
+            forwarder.pool.discard(client)
+
+    async def _pass_both(self, exchange: Exchange, device: Stream, upstream: Stream) -> None:
+        up = asyncio.ensure_future(self._pass(device, upstream, None))
+        down = asyncio.ensure_future(self._pass(upstream, device, exchange))
+        try:
+            done, _ = await asyncio.wait({up, down}, return_when=asyncio.FIRST_COMPLETED)
+            if all(task.exception() is None for task in done):
+                await asyncio.wait({up, down}, timeout=_HALF_CLOSED)
+        finally:
+            for task in (up, down):
+                task.cancel()
+            await asyncio.gather(up, down, return_exceptions=True)
+
+    async def _pass(self, source: Stream, sink: Stream, counted: Exchange | None) -> None:
+        while True:
+            try:
+                data = await source.receive(math.inf)
+            except Truncated:
+                data = b""
+            if not data:
+                break
+            await sink.send(data, self._forwarder.limits.write_stall)
+            if counted is not None:
+                counted.sent += len(data)
+        if sink.tls:
+            raise ConnectionAbortedError("TLS is not ended in one direction alone")
+        socket.socket.shutdown(sink.sock, socket.SHUT_WR)
+
+    def close(self) -> None:
+        """End all tunnels politely: close_notify under TLS, then FIN, to both sides."""
+        for device, upstream in list(self.open):
+            device.close()
+            upstream.close()
