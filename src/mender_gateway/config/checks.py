@@ -149,8 +149,8 @@ def _dangers(config: Config) -> Iterator[str]:
     secret = config.artifacts_proxy.cache.signature_secret
     if secret is not None and len(secret) < _SHORTEST_SECRET:
         yield (
-            f"Features.ArtifactsProxy.ArtifactsCache.SignatureSecret: only {len(secret)} bytes "
-            "long and can be guessed; make one with: openssl rand -base64 32"
+            f"Features.ArtifactsProxy.ArtifactsCache.SignatureSecret: *** has only "
+            f"{len(secret)} bytes and can be guessed; make one with: openssl rand -base64 32"
         )
 
 

@@ -12,9 +12,12 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from mender_gateway.config.keys import KEYS
+from mender_gateway.config.values import printable
 
 DEFAULT_FILE = "/etc/mender/mender-gateway.conf"
 _LARGEST_FILE = 1024 * 1024
+_MOST_HINTS = 20
+"""Unknown keys that are named one by one."""
 
 
 @dataclass(slots=True)
@@ -61,11 +64,15 @@ def read_file(path: str | None) -> Found:
             f"--config: {printable(name)} holds {type_of(document)}; write an object: {{…}}"
         )
         return found
-    _Walk(found).section(document, "")
+    walk = _Walk(found)
+    walk.section(document, "")
+    if walk.unknown > _MOST_HINTS:
+        more = walk.unknown - _MOST_HINTS
+        found.warnings.append(f"--config: {more} more unknown keys in {printable(name)}, ignored")
     secrets = [key.path for key in KEYS if key.secret and key.path in found.values]
     if secrets and stat.S_ISREG(mode) and mode & stat.S_IROTH:
         found.warnings.append(
-            f"{secrets[0]}: {printable(name)} holds secrets and is readable by everybody; "
+            f"{secrets[0]}: *** in {printable(name)} is readable by everybody; "
             f"run: chmod 600 {printable(name)}"
         )
     return found
@@ -109,6 +116,7 @@ class _Walk:
                     self._sections[section.lower()] = section
         self._exact: set[str] = set()
         """Keys set at their own place, which goes before the other places they may have."""
+        self.unknown = 0
 
     def section(self, members: dict[str, Any], path: str) -> None:
         for name, value in members.items():
@@ -145,9 +153,11 @@ class _Walk:
             )
 
     def _unknown(self, place: str, section: str) -> None:
-        hint = nearest(
-            place, section, [*self._sections.values(), *(p for p, _ in self._leaves.values())]
-        )
+        self.unknown += 1
+        if self.unknown > _MOST_HINTS:
+            return
+        known = [*self._sections.values(), *(path for path, _ in self._leaves.values())]
+        hint = nearest(place[:200], section, known)
         advice = f"; the nearest known key is {hint}" if hint else ""
         self._found.warnings.append(
             f"{printable(place)}: unknown key in {printable(str(self._found.file))}, ignored"
@@ -192,10 +202,3 @@ def type_of(value: object) -> str:
             return "null"
         case _:
             return "an object"
-
-
-def printable(text: str) -> str:
-    """The text as it is when it is harmless in one line, else as a quoted JSON string."""
-    if text.isprintable() and len(text) <= 200:
-        return text
-    return json.dumps(text[:200])

@@ -105,9 +105,8 @@ def _list_kind(name: str, parse: Callable[[str], str]) -> Kind:
             try:
                 parsed[parse(entry)] = None
             except ValueError as error:
-                raise ValueError(
-                    f'has the entry "{values.mask_url(entry)}", which {error}'
-                ) from None
+                shown = values.printable(f'"{values.mask_url(entry)}"')
+                raise ValueError(f"has the entry {shown}, which {error}") from None
         return tuple(parsed)
 
     def from_json(value: Any) -> tuple[str, ...]:

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from mender_gateway.config.checks import cautions, faults
-from mender_gateway.config.file import DEFAULT_FILE, Found, printable, read_file, type_of
+from mender_gateway.config.file import DEFAULT_FILE, Found, read_file, type_of
 from mender_gateway.config.keys import KEYS, Key
 from mender_gateway.config.kinds import ENDPOINT, PROXY
 from mender_gateway.config.settings import Config, Endpoint, UpstreamServer
-from mender_gateway.config.values import mask_url
+from mender_gateway.config.values import mask_url, printable
 from mender_gateway.errors import ConfigError
 
 Origin = Literal["file", "environment", "default"]
@@ -32,8 +32,8 @@ class Loaded:
     origins: dict[str, Origin]
     """By key path, for every key of the table."""
     warnings: tuple[str, ...]
-    file: str | None = None
-    """The configuration file that was read, None when there was none."""
+    path: str | None = None
+    """What `load` was given, for loading again."""
 
 
 @dataclass(slots=True)
@@ -44,7 +44,8 @@ class Examination:
     origins: dict[str, Origin]
     warnings: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
-    file: str | None = None
+    unusable: set[str] = field(default_factory=set)
+    """Key paths whose value could not be read; `config` has the default there."""
 
 
 def load(path: str | None, environment: Mapping[str, str]) -> Loaded:
@@ -56,7 +57,7 @@ def load(path: str | None, environment: Mapping[str, str]) -> Loaded:
     found = examine(path, environment)
     if found.errors:
         raise ConfigError(found.errors[0])
-    return Loaded(found.config, found.origins, tuple(found.warnings), found.file)
+    return Loaded(found.config, found.origins, tuple(found.warnings), path)
 
 
 def examine(path: str | None, environment: Mapping[str, str]) -> Examination:
@@ -64,7 +65,6 @@ def examine(path: str | None, environment: Mapping[str, str]) -> Examination:
     config = Config(UpstreamServer(_UNSET_UPSTREAM))
     found = Examination(config, {key.path: "default" for key in KEYS})
     content = read_file(path)
-    found.file = content.file
     found.warnings += content.warnings
     found.errors += content.errors
     for key in KEYS:
@@ -78,6 +78,7 @@ def examine(path: str | None, environment: Mapping[str, str]) -> Examination:
             f"into UPSTREAM_SERVER_URL{absent}"
         )
     found.errors += faults(found.config)
+    found.warnings += _misspelt(environment)
     found.warnings += cautions(found.config)
     return found
 
@@ -100,10 +101,28 @@ def _settle(found: Examination, key: Key, content: Found, environment: Mapping[s
     try:
         value = parse(raw)
     except ValueError as error:
+        found.unusable.add(key.path)
         found.errors.append(f"{key.path}: {_describe(key, raw)} (in {where}) {error}")
         return
     found.config = _with(found.config, key.target, value)
     found.origins[key.path] = origin
+
+
+def _misspelt(environment: Mapping[str, str]) -> list[str]:
+    """A warning for each variable that is no setting but looks very much like one."""
+    known = [name for key in KEYS for name in key.environment]
+    prefixes = tuple({name[: name.index("_") + 1] for name in known} - {"NO_", "no_", "STATE_"})
+    strangers = [name for name in environment if name.startswith(prefixes) and name not in known]
+    if not strangers:
+        return []
+    import difflib  # needed for mistakes alone
+
+    close = ((name, difflib.get_close_matches(name[:80], known, 1, 0.88)) for name in strangers)
+    return [
+        f"{printable(name)}: unknown environment variable, ignored; the nearest known is {to[0]}"
+        for name, to in close
+        if to
+    ]
 
 
 def _with(node: Any, target: str, value: object) -> Any:

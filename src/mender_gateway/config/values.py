@@ -8,6 +8,7 @@ what to write instead, and never repeats the value, which may be a secret.
 import base64
 import binascii
 import ipaddress
+import json
 import re
 from decimal import Decimal
 
@@ -138,6 +139,8 @@ def parse_endpoint(text: str) -> Endpoint:
 def parse_proxy(text: str) -> str:
     """Check an outbound proxy, `http://user:password@host:port` or `host:port`; the text itself."""
     scheme, authority, rest = _split_url(text if "://" in text else f"http://{text}")
+    if scheme == "https":
+        raise ValueError("is an https proxy, which is not supported; write an http:// proxy")
     if rest not in ("", "/"):
         raise ValueError(
             'is no proxy; write "http://user:password@host:port" with / ? # @ of the password '
@@ -270,3 +273,10 @@ def mask_url(text: str) -> str:
     """A URL, or what was meant as one, with user name, password and query hidden."""
     text = re.sub(r"^([A-Za-z]*://)?.*@", r"\1***@", text, flags=re.DOTALL)
     return re.sub(r"\?.+", "?***", text, flags=re.DOTALL)
+
+
+def printable(text: str, longest: int = 200) -> str:
+    """The text as it is when it is harmless in one line, else as a quoted JSON string."""
+    if text.isprintable() and len(text) <= longest:
+        return text
+    return json.dumps(text[:longest])
