@@ -64,6 +64,13 @@ class RequestTimeout(GatewayError):
     close = True
 
 
+class PreconditionFailed(GatewayError):
+    """A condition of the request does not hold for the artifact (RFC 9110 15.5.13)."""
+
+    status = 412
+    text = "precondition failed"
+
+
 class BodyTooLarge(GatewayError):
     """A request body is larger than the bound for bodies that are rewritten."""
 

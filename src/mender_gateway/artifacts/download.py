@@ -11,13 +11,27 @@ from dataclasses import dataclass
 
 from mender_gateway.artifacts.clock import Clock
 from mender_gateway.artifacts.origin import CachedOrigin, Download, Seen, Storage
-from mender_gateway.artifacts.ranges import Full, NotModified, Partial, choose, single_range_start
+from mender_gateway.artifacts.ranges import (
+    Full,
+    NotModified,
+    Partial,
+    Unsatisfiable,
+    choose,
+    content_range,
+    resumption,
+)
 from mender_gateway.artifacts.signing import LocalLink, Signer
+from mender_gateway.cache.cache import Cache, Reader
 from mender_gateway.cache.errors import Bypass, FillBroken, OriginRefused
 from mender_gateway.cache.origin import Attributes
-from mender_gateway.cache.store import Cache, Reader
 from mender_gateway.config.settings import Limits
-from mender_gateway.errors import BadGateway, GatewayError, MethodNotAllowed
+from mender_gateway.errors import (
+    BadGateway,
+    GatewayError,
+    MethodNotAllowed,
+    PreconditionFailed,
+    RangeNotSatisfiable,
+)
 from mender_gateway.http.exchange import Exchange
 from mender_gateway.http.message import type_of_fields
 
@@ -60,10 +74,9 @@ class Downloads:
         request = exchange.request
         if request.method not in (b"GET", b"HEAD"):
             raise MethodNotAllowed
-        asked = request.index.get(b"range")
-        start = single_range_start(asked)
+        start, single = resumption(request.fields)
         link = self._signer.read(
-            request.target, self._clock.now(), range_start=start, single_range=start is not None
+            request.target, self._clock.now(), range_start=start, single_range=single
         )
         self._storage.allowed(link.url)
         newer = self._seen.note(link.object_id, link.url)
@@ -119,8 +132,22 @@ class Downloads:
     def _begin(self, exchange: Exchange, attributes: Attributes) -> _Plan | None:
         """Make the answer's head; None when it has no body."""
         request = exchange.request
-        choice = choose(request.fields, attributes)
-        fields = _fields(attributes)
+        etag, modified = _encoded(attributes.etag), _encoded(attributes.last_modified)
+        choice = choose(
+            request.fields,
+            etag=etag,
+            last_modified=modified,
+            length=attributes.length,
+            method=request.method,
+        )
+        fields: type_of_fields = [
+            (b"Content-Type", _encoded(attributes.content_type) or b"application/octet-stream"),
+            (b"Accept-Ranges", b"bytes"),
+        ]
+        if etag is not None:
+            fields.append((b"ETag", etag))
+        if modified is not None:
+            fields.append((b"Last-Modified", modified))
         stall = self._limits.artifact_write_stall
         match choice:
             case NotModified():
@@ -130,9 +157,11 @@ class Downloads:
                 plan = _Plan(200, 0, attributes.length)
             case Partial(start, end):
                 plan = _Plan(206, start, end)
-                fields.append(
-                    (b"Content-Range", b"bytes %d-%d/%d" % (start, end - 1, attributes.length))
-                )
+                fields.append((b"Content-Range", content_range(start, end, attributes.length)))
+            case Unsatisfiable():
+                raise RangeNotSatisfiable(attributes.length)
+            case _:
+                raise PreconditionFailed
         exchange.start(plan.status, fields, plan.end - plan.start, timeout=stall)
         return None if request.method == b"HEAD" else plan
 
@@ -170,7 +199,7 @@ class Downloads:
     async def _stream(self, exchange: Exchange, link: LocalLink) -> None:
         """Answer from storage, uncached; a Range that storage ignores is cut out here."""
         url = self._seen.newest(link.object_id) or link.url
-        start = single_range_start(exchange.request.index.get(b"range")) or 0
+        start = resumption(exchange.request.fields)[0] or 0
         source = await self._storage.open(url, start)
         try:
             plan = self._begin(exchange, source.attributes)
@@ -199,17 +228,8 @@ class Downloads:
                 plan.start += len(data)
 
 
-def _fields(attributes: Attributes) -> type_of_fields:
-    content_type = attributes.content_type or "application/octet-stream"
-    fields = [
-        (b"Content-Type", content_type.encode("latin-1")),
-        (b"Accept-Ranges", b"bytes"),
-    ]
-    if attributes.etag is not None:
-        fields.append((b"ETag", attributes.etag.encode("latin-1")))
-    if attributes.last_modified is not None:
-        fields.append((b"Last-Modified", attributes.last_modified.encode("latin-1")))
-    return fields
+def _encoded(value: str | None) -> bytes | None:
+    return value.encode("latin-1") if value is not None else None
 
 
 def _as_error(error: Exception) -> GatewayError:

@@ -6,13 +6,13 @@ hosts alone. What comes back is judged before a byte is passed on: a length is r
 coding refused, a range must be the one asked for.
 """
 
-import re
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from mender_gateway.artifacts.identity import Origin as Link
 from mender_gateway.artifacts.identity import parse_storage_url, signed_at
+from mender_gateway.artifacts.ranges import parse_content_range, unsatisfied_total
 from mender_gateway.artifacts.whitelist import Whitelist
 from mender_gateway.cache.errors import OriginRefused
 from mender_gateway.cache.origin import Attributes
@@ -32,8 +32,6 @@ from mender_gateway.http.wire import MalformedChunk
 
 _REDIRECTS = 3
 _READ = 256 * 1024
-_CONTENT_RANGE = re.compile(rb"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})")
-_UNSATISFIED = re.compile(rb"bytes \*/(\d{1,19})")
 
 
 class Seen:
@@ -208,10 +206,10 @@ class Storage:
         """What the answer brings: the whole object's attributes, and from where to where."""
         index = answer.index
         if answer.status == 416:
-            match = _UNSATISFIED.fullmatch(index.get(b"content-range", b""))
-            if match is None:
+            length = unsatisfied_total(index.get(b"content-range"))
+            if length is None:
                 raise BadGateway("storage refuses the range without saying the length")
-            raise RangeNotSatisfiable(int(match[1]))
+            raise RangeNotSatisfiable(length)
         if answer.status in (404, 410):
             raise NotFound(f"storage answered {answer.status}: the artifact is not there")
         if answer.status not in (200, 206):
@@ -223,11 +221,8 @@ class Storage:
         offset, stop = 0, answer.framing
         total = stop
         if answer.status == 206:
-            match = _CONTENT_RANGE.fullmatch(index.get(b"content-range", b""))
-            if match is None:
-                raise BadGateway("storage answered with an unusable Content-Range")
-            offset, stop, total = int(match[1]), int(match[2]) + 1, int(match[3])
-            if offset != start or stop > total or stop - offset != answer.framing:
+            offset, stop, total = parse_content_range(index.get(b"content-range"))
+            if offset != start or stop - offset != answer.framing:
                 raise BadGateway("storage answered with another range than asked for")
         text = {name: index[name].decode("latin-1") for name in _KEPT if name in index}
         attributes = Attributes(

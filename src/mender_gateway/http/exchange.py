@@ -21,7 +21,8 @@ from mender_gateway.net.stream import Stream
 _REASONS = {
     200: b"OK", 204: b"No Content", 206: b"Partial Content", 304: b"Not Modified",
     400: b"Bad Request", 403: b"Forbidden", 404: b"Not Found", 405: b"Method Not Allowed",
-    408: b"Request Timeout", 413: b"Content Too Large", 416: b"Range Not Satisfiable",
+    408: b"Request Timeout", 412: b"Precondition Failed", 413: b"Content Too Large",
+    416: b"Range Not Satisfiable",
     431: b"Request Header Fields Too Large", 500: b"Internal Server Error", 502: b"Bad Gateway",
     503: b"Service Unavailable", 504: b"Gateway Timeout",
 }  # fmt: skip
@@ -84,6 +85,11 @@ class Exchange:
         self._head = b""
         self._left: int | None = 0
         self._chunked = False
+
+    @property
+    def seconds(self) -> float:
+        """Since the request's head was read."""
+        return time.monotonic() - self.began
 
     # --- the request's body --------------------------------------------------------------------
 

@@ -35,6 +35,8 @@ class Reports:
 
     answered: Callable[[Exchange], None]
     """After each exchange, also one that was aborted (`ended` is then false)."""
+    aborted: Callable[[Exchange, Exception], None]
+    """An answer was cut off after its head was out."""
     handshake_failed: Callable[[str, Exception], None]
     """Peer address and reason."""
     crashed: Callable[[Exchange, Exception], None]
@@ -133,11 +135,14 @@ class Server:
                 await self._handler(exchange)
             except GatewayError as error:
                 if exchange.started:
+                    self._reports.aborted(exchange, error)
                     exchange.stream.abort()
                     return False
                 await exchange.refuse(error)
-            except (OSError, TimeoutError):
-                exchange.stream.abort()  # the device is gone, or takes nothing
+            except (OSError, TimeoutError) as error:  # the device is gone, or takes nothing
+                if exchange.started and not exchange.upgraded:
+                    self._reports.aborted(exchange, error)
+                exchange.stream.abort()
                 return False
             except Exception as error:
                 self._reports.crashed(exchange, error)

@@ -42,3 +42,13 @@ def client_context(ca_file: str | None, insecure: bool) -> ssl.SSLContext:
     else:
         context.set_default_verify_paths()
     return context
+
+
+def storage_context(ca_file: str | None, insecure: bool) -> ssl.SSLContext:
+    """Like `client_context`, but `ca_file` comes on top of the system's CAs: stores are public
+    services as well as neighbours of a private server.
+    """
+    context = client_context(None, insecure)
+    if ca_file is not None and not insecure:
+        context.load_verify_locations(ca_file)
+    return context

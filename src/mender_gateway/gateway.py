@@ -1,0 +1,364 @@
+"""The composition root: every room is built here from the configuration, started and stopped.
+
+Whatever can be wrong with files is found before a port is opened. Stopping closes the listeners
+first, then idle connections and tunnels, lets running answers finish within the grace period, and
+ends the rest.
+"""
+
+import asyncio
+import ipaddress
+import os
+import resource
+import signal
+import socket
+import ssl
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import uvloop
+
+from mender_gateway import __version__
+from mender_gateway.artifacts.clock import Clock
+from mender_gateway.artifacts.deployments import Deployments
+from mender_gateway.artifacts.download import Downloads
+from mender_gateway.artifacts.origin import Seen, Storage
+from mender_gateway.artifacts.secret import load as load_secret
+from mender_gateway.artifacts.signing import Signer
+from mender_gateway.artifacts.whitelist import Whitelist
+from mender_gateway.cache.cache import Cache
+from mender_gateway.config.load import Loaded
+from mender_gateway.config.settings import Address, Config
+from mender_gateway.devices.handler import Inventory
+from mender_gateway.errors import ConfigError
+from mender_gateway.health import Health
+from mender_gateway.http.client import Pool
+from mender_gateway.http.client import Server as Upstream
+from mender_gateway.http.message import Answer
+from mender_gateway.http.server import Reports, Server, type_of_handler
+from mender_gateway.net.bulk import Bulk
+from mender_gateway.net.deadlines import Deadlines
+from mender_gateway.net.listener import Listener, Places, bind
+from mender_gateway.net.outbound import Connector, OutboundProxy
+from mender_gateway.net.tls import client_context, server_context, storage_context
+from mender_gateway.observe.log import Log
+from mender_gateway.observe.metrics import Metrics
+from mender_gateway.observed import Observer
+from mender_gateway.proxy.forward import Forwarder
+from mender_gateway.proxy.tunnel import Tunnels
+from mender_gateway.routes import Router
+
+_LAST_WORDS = 5.0
+"""Seconds for connections to end after the grace period."""
+
+
+def run(loaded: Loaded, log: Log) -> int:
+    """Serve until SIGTERM or SIGINT; the exit status. Raises ConfigError before a port is open."""
+    _raise_descriptor_limit(loaded.config.limits.connections)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_serve(loaded, log))
+
+
+async def _serve(loaded: Loaded, log: Log) -> int:
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    gateway = Gateway(loaded.config, log, loop)
+    loop.add_signal_handler(signal.SIGHUP, gateway.reload)
+    try:
+        await gateway.start()
+        await stopping.wait()
+        log.info("stopping")
+    finally:
+        loop.add_signal_handler(signal.SIGHUP, lambda: None)
+        await gateway.stop()
+    log.info("stopped")
+    return 0
+
+
+class Gateway:
+    """All rooms of one process."""
+
+    def __init__(self, config: Config, log: Log, loop: asyncio.AbstractEventLoop) -> None:
+        self._config = config
+        self._log = log
+        self._loop = loop
+        self._deadlines = Deadlines(loop)
+        self._places = Places(config.limits.connections)
+        self._metrics = Metrics()
+        self._observer = Observer(log, self._metrics)
+        self._clock = Clock(
+            lambda seconds: log.warn(
+                "the local clock differs from the server's; links use the server's time",
+                seconds=round(seconds),
+            )
+        )
+        self._server_context = self._make_server_context()
+        self._pool = Pool(self._make_connector(), config.limits, loop)
+        upstream_context = None
+        if config.upstream.url.scheme == "https":
+            upstream_context = self._make_context(client_context, "UpstreamServer.CACertificate")
+        self._upstream = Upstream(config.upstream.url, upstream_context)
+        self._forwarder = self._make_forwarder()
+        self._tunnels = Tunnels(self._forwarder)
+        self._cache = self._make_cache()
+        self._health = Health(self._pool, self._upstream, self._cache, loop)
+        self._router = Router(self._forwarder, self._tunnels, self._health.check)
+        if config.artifacts_proxy.enabled:
+            self._add_artifacts()
+        system = config.device_system
+        if system.enabled and system.system_id is not None:
+            self._router.inventory = Inventory(
+                self._forwarder, system.system_id, system.default_inventory
+            )
+        self._bulk = Bulk(loop, threads=min(4, max(2, os.cpu_count() or 2)))
+        self._servers: list[Server] = []
+        self._listeners: list[Listener] = []
+        self._background: set[asyncio.Task[Any]] = set()
+
+    # --- building ------------------------------------------------------------------------------
+
+    def _make_server_context(self) -> ssl.SSLContext | None:
+        https = self._config.https
+        if not https.enabled:
+            return None
+        if https.server_certificate is None or https.server_key is None:
+            raise ConfigError("HTTPS.ServerCertificate and HTTPS.ServerKey: missing")
+        try:
+            return server_context(
+                https.server_certificate, https.server_key, https.minimum_tls_version
+            )
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"HTTPS.ServerCertificate {https.server_certificate}, "
+                f"HTTPS.ServerKey {https.server_key}: {error}"
+            ) from error
+
+    def _make_context(
+        self, make: Callable[[str | None, bool], ssl.SSLContext], key: str
+    ) -> ssl.SSLContext:
+        upstream = self._config.upstream
+        try:
+            return make(upstream.ca_certificate, upstream.insecure_skip_verify)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{key} {upstream.ca_certificate}: {error}") from error
+
+    def _make_connector(self) -> Connector:
+        proxies = self._config.proxies
+        made = []
+        for key, url in (("HTTP_PROXY", proxies.http), ("HTTPS_PROXY", proxies.https)):
+            try:
+                made.append(OutboundProxy.parse(url) if url else None)
+            except ValueError as error:
+                raise ConfigError(f"{key}: {error}") from error
+        return Connector(self._loop, self._deadlines, made[0], made[1], proxies.no_proxy)
+
+    def _make_forwarder(self) -> Forwarder:
+        config = self._config
+        url = config.artifacts_proxy.gateway_url if config.artifacts_proxy.enabled else None
+        networks = [ipaddress.ip_network(text, strict=False) for text in config.trusted_proxies]
+
+        def trusted(peer: str) -> bool:
+            if not networks:
+                return False
+            address = ipaddress.ip_address(peer.partition("%")[0])
+            return any(address in network for network in networks)
+
+        def on_answer(answer: Answer) -> None:
+            date = answer.index.get(b"date")
+            if date is not None:
+                self._clock.heard(date)
+
+        return Forwarder(
+            self._pool,
+            self._upstream,
+            config.limits,
+            forwarded_host=(url or config.upstream.url).authority.encode(),
+            trusted=trusted,
+            on_answer=on_answer,
+        )
+
+    def _make_cache(self) -> Cache | None:
+        proxy = self._config.artifacts_proxy
+        if not (proxy.enabled and proxy.cache.enabled):
+            return None
+        cache = Cache(
+            proxy.cache.path,
+            settings=self._observer.cache_settings(self._config),
+            report=self._observer.cache_event,
+        )
+        self._metrics.add_source(lambda: self._observer.cache_metrics(cache.figures()))
+        return cache
+
+    def _add_artifacts(self) -> None:
+        config = self._config
+        proxy = config.artifacts_proxy
+        url = proxy.gateway_url
+        if url is None:
+            raise ConfigError("Features.ArtifactsProxy.GatewayURL: missing")
+        try:
+            secret, previous = load_secret(config.state_dir, proxy.cache.signature_secret)
+        except OSError as error:
+            secret, previous = proxy.cache.signature_secret or os.urandom(32), None
+            self._log.warn(
+                "StateDir cannot be used; artifact links end with this process unless "
+                "SignatureSecret is configured",
+                state_dir=config.state_dir,
+                error=str(error),
+            )
+        whitelist = Whitelist.parse(proxy.domain_whitelist)
+        signer = Signer(secret, previous)
+        seen = Seen()
+        context = self._make_context(storage_context, "UpstreamServer.CACertificate")
+        storage = Storage(
+            self._pool, whitelist, lambda: context, config.limits, self._observer.storage_received
+        )
+        upstream = config.upstream.url
+        self._router.deployments = Deployments(
+            self._forwarder,
+            signer,
+            whitelist,
+            seen,
+            self._clock,
+            self._log,
+            base=str(url),
+            own_hosts=frozenset({(upstream.host, upstream.port), (url.host, url.port)}),
+            link_lifetime=proxy.cache.link_expire,
+        )
+        self._router.downloads = Downloads(
+            signer,
+            storage,
+            self._cache,
+            seen,
+            self._clock,
+            config.limits,
+            self._observer.bypassed,
+        )
+
+    # --- starting and stopping -----------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Open the listeners; raises ConfigError for an address that cannot be had."""
+        config = self._config
+        wanted: list[tuple[str, str, Address, type_of_handler, bool]] = []
+        if config.http.enabled:
+            wanted.append(("HTTP", "http", config.http.listen, self._router.handle, False))
+        if config.https.enabled:
+            wanted.append(("HTTPS", "https", config.https.listen, self._router.handle, True))
+        sockets = []
+        try:
+            for key, _, address, _, _ in wanted:
+                try:
+                    sockets.append(bind(address.host, address.port))
+                except OSError as error:
+                    raise ConfigError(f"{key}.Listen {address}: {error.strerror}") from error
+        except ConfigError:
+            for sock in sockets:
+                sock.close()
+            raise
+        if self._cache is not None:
+            await self._cache.start()
+        self._log.info(
+            "mender-gateway starts", version=__version__, upstream=str(config.upstream.url)
+        )
+        for sock, (_, scheme, _, handler, secure) in zip(sockets, wanted, strict=True):
+            self._listen(sock, scheme, scheme, handler, secure)
+        if config.metrics.enabled:
+            try:
+                sock = bind(config.metrics.listen.host, config.metrics.listen.port)
+            except OSError as error:
+                self._log.error(
+                    "metrics are not served", listen=str(config.metrics.listen), error=str(error)
+                )
+            else:
+                handler = self._observer.handler(self._router.handle_probe, self._refresh)
+                self._listen(sock, "metrics", "http", handler, False)
+
+    def _listen(
+        self, sock: socket.socket, name: str, scheme: str, handler: type_of_handler, secure: bool
+    ) -> None:
+        server = Server(
+            handler,
+            scheme=scheme,
+            limits=self._config.limits,
+            bulk=self._bulk,
+            places=self._places,
+            reports=Reports(
+                self._observer.answered,
+                self._observer.aborted,
+                self._observer.handshake_failed,
+                self._observer.crashed,
+            ),
+            loop=self._loop,
+        )
+        listener = Listener(
+            sock,
+            self._loop,
+            self._deadlines,
+            self._places,
+            server.serve,
+            self._current_context if secure else None,
+        )
+        self._servers.append(server)
+        self._listeners.append(listener)
+        host, port = listener.address
+        self._log.info("listening", listener=name, address=str(Address(host, port)))
+
+    def _current_context(self) -> ssl.SSLContext:
+        if self._server_context is None:
+            raise ConfigError("HTTPS is not enabled")
+        return self._server_context
+
+    async def _refresh(self) -> None:
+        if self._cache is not None:
+            await self._cache.refresh_figures()
+
+    def reload(self) -> None:
+        """Read the server's certificate and key anew (SIGHUP); bad ones leave the old in force."""
+        self._spawn(self._reload())
+
+    async def _reload(self) -> None:
+        try:
+            self._server_context = await self._loop.run_in_executor(None, self._make_server_context)
+        except ConfigError as error:
+            self._log.error("reload failed, the old certificate stays", error=str(error))
+        else:
+            self._log.info("reloaded")
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def stop(self) -> None:
+        """Drain and end everything; returns within the grace period and a few seconds."""
+        for listener in self._listeners:
+            listener.close()
+        for server in self._servers:
+            server.draining = True
+        for stream in list(self._places.idle):
+            stream.close()
+        self._tunnels.close()
+        tasks = {task for listener in self._listeners for task in listener.tasks}
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=self._config.limits.shutdown_grace)
+            for task in late:
+                task.cancel()
+            if late:
+                self._log.warn("requests were cut off at shutdown", count=len(late))
+                await asyncio.wait(late, timeout=_LAST_WORDS)
+        for task in self._background:
+            task.cancel()
+        if self._cache is not None:
+            await self._cache.close()
+        self._pool.close()
+        await self._loop.run_in_executor(None, self._bulk.close)
+
+
+def _raise_descriptor_limit(connections: int) -> None:
+    """Let the process have a descriptor for both ends of every connection, as far as allowed."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * connections + 1024
+    limit = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
+    if limit > soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))

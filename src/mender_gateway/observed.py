@@ -1,0 +1,164 @@
+"""Turns what happens in the rooms into log lines and figures."""
+
+import binascii
+import traceback
+from collections.abc import Awaitable, Callable, Iterator
+
+import msgspec
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from mender_gateway.cache.settings import CacheSettings, Event, Figures, Kind
+from mender_gateway.config.settings import Config
+from mender_gateway.http.exchange import Exchange
+from mender_gateway.http.server import type_of_handler
+from mender_gateway.observe.log import INFO, WARN, Log
+from mender_gateway.observe.metrics import CONTENT_TYPE, Metrics
+
+_DEVICE_LEFT = 499
+"""Status in log and metrics of a request whose device was gone before an answer began."""
+
+_LEVEL_OF_EVENT = {
+    Kind.TROUBLE: "warn",
+    Kind.NO_ROOM: "warn",
+    Kind.FILL_BROKE: "warn",
+    Kind.GAVE_UP: "error",
+    Kind.CHANGED: "warn",
+    Kind.REJECTED: "error",
+    Kind.LOST: "warn",
+    Kind.DAMAGED: "error",
+}
+
+
+class _Claims(msgspec.Struct):
+    sub: str = ""
+
+
+class Observer:
+    """Receives the reports of all rooms."""
+
+    def __init__(self, log: Log, metrics: Metrics) -> None:
+        self._log = log
+        self._metrics = metrics
+        self._claims = msgspec.json.Decoder(_Claims)
+
+    # --- requests ------------------------------------------------------------------------------
+
+    def answered(self, exchange: Exchange) -> None:
+        request = exchange.request
+        status = exchange.status or _DEVICE_LEFT
+        method = request.method.decode("latin-1")
+        self._metrics.answered(method, status, exchange.route, exchange.sent)
+        level = INFO if status < 400 else WARN
+        if level >= self._log.level or status >= 500:
+            self._log.access(
+                method,
+                request.target.decode("latin-1"),
+                status,
+                exchange.sent,
+                exchange.seconds,
+                exchange.peer,
+                self._device(request.index.get(b"authorization")),
+                exchange.request_id,
+                exchange.route,
+            )
+
+    def _device(self, authorization: bytes | None) -> str | None:
+        """The device's id from its token (claim `sub`), unverified: for the log only."""
+        if authorization is None:
+            return None
+        parts = authorization.split(b".")
+        if len(parts) != 3:
+            return None
+        try:
+            payload = parts[1] + b"=" * (-len(parts[1]) % 4)
+            return self._claims.decode(_base64url(payload)).sub or None
+        except (ValueError, msgspec.DecodeError):
+            return None
+
+    def aborted(self, exchange: Exchange, error: Exception) -> None:
+        self._metrics.count("mender_gateway_aborted_answers", "Answers that were cut off.")
+        self._log.warn(
+            "answer was cut off",
+            route=exchange.route,
+            peer=exchange.peer,
+            sent=exchange.sent,
+            error=str(error) or type(error).__name__,
+        )
+
+    def handshake_failed(self, peer: str, error: Exception) -> None:
+        self._metrics.count("mender_gateway_tls_handshake_failures", "TLS handshakes that failed.")
+        reason = getattr(error, "reason", None) or str(error) or type(error).__name__
+        self._log.once_per(
+            60.0, f"handshake {peer} {reason}", "warn", "TLS handshake failed", peer=peer,
+            reason=reason,
+        )  # fmt: skip
+
+    def crashed(self, exchange: Exchange, error: Exception) -> None:
+        self._metrics.count("mender_gateway_internal_errors", "Faults of the gateway's own.")
+        trace = "".join(traceback.format_exception(error)[-6:])
+        self._log.error("internal error", route=exchange.route, error=repr(error), trace=trace)
+
+    # --- artifacts and cache -------------------------------------------------------------------
+
+    def storage_received(self, size: int) -> None:
+        self._metrics.count(
+            "mender_gateway_storage_bytes", "Bytes of artifacts received from storage.", size
+        )
+
+    def bypassed(self, reason: str) -> None:
+        self._metrics.count("mender_gateway_cache_bypasses", "Artifacts streamed past the cache.")
+
+    def cache_event(self, event: Event) -> None:
+        level = _LEVEL_OF_EVENT.get(event.kind, "info")
+        fields = {"object": event.object_id} if event.object_id is not None else {}
+        self._log.once_per(
+            1.0,
+            f"cache {event.kind} {event.object_id}",
+            level,
+            f"cache: {event.kind}",
+            detail=event.text,
+            **fields,
+        )
+
+    def cache_settings(self, config: Config) -> CacheSettings:
+        limits = config.limits
+        return CacheSettings(give_up=limits.download_first_byte)
+
+    def cache_metrics(self, figures: Figures) -> Iterator[Metric]:
+        for name, text, value in (
+            ("hits", "Artifact requests answered from a finished object.", figures.hits),
+            ("misses", "Artifact requests that started a fill.", figures.misses),
+            ("joins", "Artifact requests that joined a running fill.", figures.joins),
+            ("evictions", "Objects evicted.", figures.evictions),
+        ):
+            yield CounterMetricFamily(f"mender_gateway_cache_{name}", text, value=value)
+        for name, text, value in (
+            ("fills", "Fills in flight.", figures.fills),
+            ("objects", "Finished objects.", figures.objects),
+            ("stored_bytes", "Bytes of finished objects.", figures.stored_bytes),
+            ("free_bytes", "Free bytes of the cache's file system.", figures.free_bytes),
+            ("usable", "Whether the cache directory can be used.", int(figures.usable)),
+        ):
+            yield GaugeMetricFamily(f"mender_gateway_cache_{name}", text, value=value)
+
+    def handler(
+        self, probes: type_of_handler, refresh: Callable[[], Awaitable[None]]
+    ) -> type_of_handler:
+        """The metrics listener's handler: /metrics, and the probes."""
+
+        async def handle(exchange: Exchange) -> None:
+            if exchange.request.target.partition(b"?")[0] != b"/metrics":
+                await probes(exchange)
+                return
+            exchange.route = "metrics"
+            await refresh()
+            await exchange.respond(200, [(b"Content-Type", CONTENT_TYPE)], self._metrics.render())
+
+        return handle
+
+
+def _base64url(text: bytes) -> bytes:
+    return binascii.a2b_base64(text.translate(_URL_ALPHABET))
+
+
+_URL_ALPHABET = bytes.maketrans(b"-_", b"+/")
