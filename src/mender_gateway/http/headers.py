@@ -8,15 +8,13 @@ decision is one lookup in a frozenset. Names are folded before the lookup: upper
 A field named in Connection is dropped (RFC 9110 7.6.1), except those of `END_TO_END`: the same
 section forbids naming fields meant for all recipients, and obeying ``Connection: authorization``
 would let a stranger on the way, or the device itself, take away what the server decides upon.
-Length and coding of the body are never copied: `mender_gateway.http.framing` reads them and the
-sending side makes them anew.
+Length and coding of the body are never copied: whoever sends makes the framing anew.
 """
 
 from collections.abc import Iterable
 
 from mender_gateway import errors
-
-Fields = list[tuple[bytes, bytes]]
+from mender_gateway.http.message import type_of_fields as Fields
 
 PSEUDONYM = b"mender-gateway"
 """The gateway's name in Via (RFC 9110 7.6.3)."""
@@ -126,19 +124,6 @@ def tokens(contents: Iterable[bytes]) -> list[bytes]:
     """
     joined = b",".join(contents).lower()
     return [token for part in joined.split(b",") if (token := part.strip(b" \t"))]
-
-
-def connection_tokens(fields: Fields) -> frozenset[bytes]:
-    """The options of all Connection fields, in lower case."""
-    return frozenset(tokens(values(fields, b"connection")))
-
-
-def keeps_alive(fields: Fields, version: str) -> bool:
-    """Whether the sender of a message lets its connection live on (RFC 9112 9.3)."""
-    options = connection_tokens(fields)
-    if b"close" in options:
-        return False
-    return version == "1.1" or b"keep-alive" in options
 
 
 def request_fields(

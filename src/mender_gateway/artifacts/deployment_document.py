@@ -1,0 +1,83 @@
+"""Deployment instructions (the 200 answer to ``next``) with another link, byte-exact elsewhere.
+
+Only ``artifact.source.uri`` and ``artifact.source.expire`` change. Servers of all ages and editions
+send this document, with members that nobody here knows; so the text is cut and never re-encoded.
+Readers differ on repeated members and on the case of names. Therefore every ``uri`` that some
+reader could take for the link is rewritten, and if one of several cannot be, none is.
+"""
+
+import time
+from collections.abc import Callable
+from json.encoder import encode_basestring_ascii as quoted
+
+import msgspec
+
+from mender_gateway import jsontext
+from mender_gateway.jsontext import Value
+
+_NAMES = frozenset({"uri", "expire"})
+
+
+class Rewritten(msgspec.Struct, frozen=True, gc=False):
+    """A new link; `expire` is Unix time, or None when the document's own time still holds."""
+
+    uri: str
+    expire: float | None = None
+
+
+class Document(msgspec.Struct, frozen=True, gc=False):
+    """What to send on; `reason` says why instructions were not understood, None if they were."""
+
+    body: bytes
+    reason: str | None = None
+
+
+def rewrite(body: bytes, decide: Callable[[str], Rewritten | None]) -> Document:
+    """Replace the link in `body` by what `decide` makes of it; None leaves it as it is.
+
+    A missing ``expire`` is not added. A body that holds no link comes back unchanged with a reason.
+    Raises what `decide` raises.
+    """
+    try:
+        text = body.decode()
+        links, ends = _find(text)
+    except ValueError as error:
+        return Document(body, f"not deployment instructions: {error}")
+    rewritten = [decide(link.value) for link in links]
+    new = [each for each in rewritten if each is not None]
+    if not new:
+        return Document(body)
+    if len(new) != len(links):
+        return Document(body, "the instructions repeat their link, and not every one is storage")
+    edits = [(at.start, at.end, quoted(to.uri)) for at, to in zip(links, new, strict=True)]
+    moments = [each.expire for each in new if each.expire is not None]
+    if moments:
+        expire = f'"{rfc3339(min(moments))}"'
+        edits += [(at.start, at.end, expire) for at in ends]
+    edits.sort()
+    parts: list[str] = []
+    done = 0
+    for start, end, replacement in edits:
+        parts += (text[done:start], replacement)
+        done = end
+    parts.append(text[done:])
+    return Document("".join(parts).encode())
+
+
+def rfc3339(moment: float) -> str:
+    """Unix time as RFC 3339 in UTC, whole seconds."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(moment))
+
+
+def _find(text: str) -> tuple[list[Value], list[Value]]:
+    """All members that some reader takes for uri, and all for expire, as strings."""
+    links: list[Value] = []
+    ends: list[Value] = []
+    for member in jsontext.members(text, ("artifact", "source"), _NAMES):
+        if type(member.value) is str:
+            (links if member.name == "uri" else ends).append(member)
+        elif member.name == "uri":
+            raise ValueError("artifact.source.uri is not a string")
+    if not links:
+        raise ValueError("artifact.source.uri is missing")
+    return links, ends
