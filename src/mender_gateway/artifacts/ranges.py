@@ -11,7 +11,7 @@ import msgspec
 
 from mender_gateway import errors
 from mender_gateway.http.dates import parse_date
-from mender_gateway.http.headers import Fields
+from mender_gateway.http.message import type_of_fields
 
 _RANGE = re.compile(rb"bytes=[ \t]*+([0-9]*+)-([0-9]*+)", re.IGNORECASE)
 _CONTENT_RANGE = re.compile(rb"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19})", re.IGNORECASE)
@@ -88,7 +88,7 @@ def parse_range(value: bytes | None, length: int) -> tuple[int, int] | None:
     return max(length - suffix, 0), length
 
 
-def resumption(fields: Fields) -> tuple[int | None, bool]:
+def resumption(fields: type_of_fields) -> tuple[int | None, bool]:
     """(first byte asked for, whether the request asks for exactly one range).
 
     What a link past its end is judged by; the length of the artifact need not be known. The first
@@ -132,7 +132,12 @@ def unsatisfied_total(value: bytes | None) -> int | None:
 
 
 def choose(
-    fields: Fields, *, etag: bytes | None, last_modified: bytes | None, length: int, method: bytes
+    fields: type_of_fields,
+    *,
+    etag: bytes | None,
+    last_modified: bytes | None,
+    length: int,
+    method: bytes,
 ) -> type_of_choice:
     """What a GET or HEAD gets, in the order of RFC 9110 13.2.2.
 

@@ -14,7 +14,7 @@ Length and coding of the body are never copied: whoever sends makes the framing 
 from collections.abc import Iterable
 
 from mender_gateway import errors
-from mender_gateway.http.message import type_of_fields as Fields
+from mender_gateway.http.message import type_of_fields
 
 PSEUDONYM = b"mender-gateway"
 """The gateway's name in Via (RFC 9110 7.6.3)."""
@@ -101,7 +101,7 @@ END_TO_END = frozenset(
 """Fields that a Connection option cannot take away."""
 
 
-def value(fields: Fields, name: bytes) -> bytes | None:
+def value(fields: type_of_fields, name: bytes) -> bytes | None:
     """The value of the first field called `name` (given in lower case), or None."""
     size = len(name)
     for field, content in fields:
@@ -110,7 +110,7 @@ def value(fields: Fields, name: bytes) -> bytes | None:
     return None
 
 
-def values(fields: Fields, name: bytes) -> list[bytes]:
+def values(fields: type_of_fields, name: bytes) -> list[bytes]:
     """The values of all fields called `name` (given in lower case), in order."""
     size = len(name)
     return [content for field, content in fields if len(field) == size and field.lower() == name]
@@ -127,7 +127,7 @@ def tokens(contents: Iterable[bytes]) -> list[bytes]:
 
 
 def request_fields(
-    fields: Fields,
+    fields: type_of_fields,
     *,
     host: bytes,
     forwarded_for: bytes,
@@ -137,7 +137,7 @@ def request_fields(
     version: str = "1.1",
     identity_coding: bool = False,
     upgrade: bytes = b"",
-) -> Fields:
+) -> type_of_fields:
     """The fields that go to the upstream in place of a device's `fields`.
 
     `host` is the upstream's authority, `forwarded_for` the peer's address without port or
@@ -149,11 +149,11 @@ def request_fields(
     Raises errors.BadGateway when the request has come through too many gateways (a loop).
     """
     drop = _REQUEST_DROP_CODED if identity_coding else _REQUEST_DROP
-    out: Fields = [(b"Host", host)]
+    out: type_of_fields = [(b"Host", host)]
     keep = out.append
     options: list[bytes] = []
     passed_by = 0
-    forwarded_fields: Fields = []
+    forwarded_fields: type_of_fields = []
     for field in fields:
         name = field[0].translate(_FOLD)
         if name in drop:
@@ -194,14 +194,14 @@ def request_fields(
     return out
 
 
-def response_fields(fields: Fields, *, upgrade: bytes = b"") -> Fields:
+def response_fields(fields: type_of_fields, *, upgrade: bytes = b"") -> type_of_fields:
     """The fields that go to the device in place of the upstream's `fields`.
 
     Via is not added: a gateway need not (RFC 9110 7.6.3), and devices pay for every byte. A
     non-empty `upgrade` belongs to a 101 answer. The result has no length and no transfer coding.
     """
     drop = _RESPONSE_DROP
-    out: Fields = []
+    out: type_of_fields = []
     keep = out.append
     options: list[bytes] = []
     for field in fields:
@@ -218,7 +218,7 @@ def response_fields(fields: Fields, *, upgrade: bytes = b"") -> Fields:
     return out
 
 
-def _drop_named(fields: Fields, options: list[bytes]) -> None:
+def _drop_named(fields: type_of_fields, options: list[bytes]) -> None:
     if len(options) == 1 and options[0] in (b"keep-alive", b"close", b"Upgrade"):
         return
     named = {option.translate(_FOLD) for option in tokens(options)} - END_TO_END
