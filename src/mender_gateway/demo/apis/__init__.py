@@ -1,0 +1,1 @@
+"""The Mender Server's device and management APIs, as a gateway and its devices see them."""
