@@ -26,6 +26,7 @@ from mender_gateway.artifacts.secret import load as load_secret
 from mender_gateway.artifacts.signing import Signer
 from mender_gateway.artifacts.whitelist import Whitelist
 from mender_gateway.cache.cache import Cache
+from mender_gateway.cache.errors import DiskTrouble
 from mender_gateway.config.load import Loaded
 from mender_gateway.config.settings import Address, Config
 from mender_gateway.devices.handler import Inventory
@@ -311,7 +312,10 @@ class Gateway:
 
     async def _refresh(self) -> None:
         if self._cache is not None:
-            await self._cache.refresh_figures()
+            try:
+                await self._cache.refresh_figures()
+            except DiskTrouble as error:
+                self._log.once_per(60.0, "figures", "warn", "cache: no figures", error=str(error))
 
     def reload(self) -> None:
         """Read the server's certificate and key anew (SIGHUP); bad ones leave the old in force."""

@@ -45,9 +45,11 @@ class Health:
         if self._cache is not None:
             try:
                 async with asyncio.timeout(_PATIENCE):
-                    await self._cache.probe()
-            except Exception as error:
-                faults.append(f"cache is not writable: {error}")
+                    trouble = await self._cache.probe()
+            except TimeoutError:
+                trouble = "the disk does not answer"
+            if trouble is not None:
+                faults.append(f"cache is not writable: {trouble}")
         self._fault = "; ".join(faults) or None
         self._checked = self._loop.time()
         self._checking = None

@@ -21,7 +21,8 @@ from mender_gateway.artifacts.ranges import (
     resumption,
 )
 from mender_gateway.artifacts.signing import LocalLink, Signer
-from mender_gateway.cache.cache import Cache, Reader
+from mender_gateway.cache.cache import Cache
+from mender_gateway.cache.entry import Reader
 from mender_gateway.cache.errors import Bypass, FillBroken, OriginRefused
 from mender_gateway.cache.origin import Attributes
 from mender_gateway.config.settings import Limits
@@ -79,23 +80,23 @@ class Downloads:
             request.target, self._clock.now(), range_start=start, single_range=single
         )
         self._storage.allowed(link.url)
-        newer = self._seen.note(link.object_id, link.url)
+        self._seen.note(link.object_id, link.url)
         for _ in range(_TRIES):
-            if await self._answer(exchange, link, newer):
+            if await self._answer(exchange, link):
                 return
         raise BadGateway("the artifact in storage changes while it is being fetched")
 
-    async def _answer(self, exchange: Exchange, link: LocalLink, newer: bool) -> bool:
+    async def _answer(self, exchange: Exchange, link: LocalLink) -> bool:
         """One attempt; False when the object changed before anything was sent."""
         cache = self._cache
         if cache is None:
             await self._stream(exchange, link)
             return True
-        if newer:
-            await cache.remember(link.object_id, link.url.encode())
-        origin = CachedOrigin(self._storage, self._seen, link.object_id, link.url)
+        origin = CachedOrigin(self._storage, self._seen, cache, link.object_id, link.url)
         try:
-            reader = await cache.acquire(link.object_id, origin)
+            reader = cache.acquire_open(link.object_id, origin)
+            if reader is None:
+                reader = await cache.acquire(link.object_id, origin)
         except Bypass as bypass:
             self._bypassed(bypass.reason)
             await self._stream(exchange, link)
@@ -104,7 +105,7 @@ class Downloads:
             raise _as_error(refused.original) from refused
         except FillBroken as broken:
             return self._retry(exchange, broken)
-        with reader:
+        async with reader:
             plan = self._begin(exchange, reader.attributes)
             if plan is None:
                 await exchange.end()

@@ -14,6 +14,7 @@ from mender_gateway.artifacts.identity import Origin as Link
 from mender_gateway.artifacts.identity import parse_storage_url, signed_at
 from mender_gateway.artifacts.ranges import parse_content_range, unsatisfied_total
 from mender_gateway.artifacts.whitelist import Whitelist
+from mender_gateway.cache.cache import Cache
 from mender_gateway.cache.errors import OriginRefused
 from mender_gateway.cache.origin import Attributes
 from mender_gateway.config.settings import Endpoint, Limits
@@ -235,11 +236,18 @@ _KEPT = (b"content-type", b"etag", b"last-modified")
 
 
 class CachedOrigin:
-    """An object's origin for the cache: always by the newest link that was seen for it."""
+    """An object's origin for the cache: always by the newest link that was seen for it.
 
-    def __init__(self, storage: Storage, seen: Seen, object_id: str, url: str) -> None:
+    The link in use is kept with the partial object, so that whoever takes a fill over, after a
+    restart or in another process, is not left with the older link of the device that asks.
+    """
+
+    def __init__(
+        self, storage: Storage, seen: Seen, cache: Cache, object_id: str, url: str
+    ) -> None:
         self._storage = storage
         self._seen = seen
+        self._cache = cache
         self._object_id = object_id
         self._url = url
 
@@ -248,7 +256,12 @@ class CachedOrigin:
 
         While a download is under way nothing is final: a newer link may come by.
         """
+        kept = await self._cache.recall(self._object_id)
+        if kept is not None:
+            self._seen.note(self._object_id, kept.decode("latin-1"))
         url = self._seen.newest(self._object_id) or self._url
+        if kept is None or kept.decode("latin-1") != url:
+            await self._cache.remember(self._object_id, url.encode())
         try:
             return await self._storage.open(url, offset, None, validator)
         except GatewayError as error:
