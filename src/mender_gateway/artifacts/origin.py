@@ -22,7 +22,6 @@ from mender_gateway.errors import (
     BadGateway,
     BadLink,
     Forbidden,
-    GatewayError,
     GatewayTimeout,
     NotFound,
     RangeNotSatisfiable,
@@ -33,6 +32,10 @@ from mender_gateway.http.wire import MalformedChunk
 
 _REDIRECTS = 3
 _READ = 256 * 1024
+
+
+class Refused(BadGateway):
+    """Storage answered, and asking again the same way would bring the same."""
 
 
 class Seen:
@@ -146,9 +149,9 @@ class Storage:
             try:
                 link = self.allowed(location)
             except (BadLink, Forbidden) as error:
-                raise BadGateway(f"storage redirects to where we may not go: {error}") from error
+                raise Refused(f"storage redirects to where we may not go: {error}") from error
         else:
-            raise BadGateway(f"storage redirects more than {_REDIRECTS} times")
+            raise Refused(f"storage redirects more than {_REDIRECTS} times")
         try:
             attributes, offset, stop = self._judge(answer, start)
         except BaseException:
@@ -214,11 +217,12 @@ class Storage:
         if answer.status in (404, 410):
             raise NotFound(f"storage answered {answer.status}: the artifact is not there")
         if answer.status not in (200, 206):
-            raise BadGateway(f"storage answered {answer.status}")
+            final = 400 <= answer.status < 500 and answer.status not in (408, 429)
+            raise (Refused if final else BadGateway)(f"storage answered {answer.status}")
         if index.get(b"content-encoding", b"identity").lower() != b"identity":
-            raise BadGateway("storage answered with a content encoding")
+            raise Refused("storage answered with a content encoding")
         if answer.framing < 0:
-            raise BadGateway("storage answered without Content-Length")
+            raise Refused("storage answered without Content-Length")
         offset, stop = 0, answer.framing
         total = stop
         if answer.status == 206:
@@ -264,7 +268,7 @@ class CachedOrigin:
             await self._cache.remember(self._object_id, url.encode())
         try:
             return await self._storage.open(url, offset, None, validator)
-        except GatewayError as error:
+        except (Refused, Forbidden, BadLink, NotFound) as error:
             if offset:
                 raise
             raise OriginRefused(error) from error
