@@ -102,7 +102,7 @@ def _pair_faults(
 def _pair_fault(certificate: str, key: str, error: ssl.SSLError) -> str:
     """What OpenSSL's reason means for the person who set the two files."""
     match error.reason:
-        case "KEY_VALUES_MISMATCH" | "KEY_TYPE_MISMATCH":
+        case "KEY_VALUES_MISMATCH" | "KEY_TYPE_MISMATCH" | "NO_CERTIFICATE_ASSIGNED":
             return (
                 f"HTTPS.ServerKey: {key} does not belong to the certificate {certificate}; "
                 "give both files of one pair"

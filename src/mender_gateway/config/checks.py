@@ -51,15 +51,16 @@ def overlap(one: Address, other: Address) -> bool:
     """Whether two addresses cannot be listened on at the same time; port 0 never collides."""
     if one.port != other.port or one.port == 0:
         return False
-    hosts = (_ip(one.host), _ip(other.host))
-    if hosts[0] == hosts[1]:
-        return True
-    for this, that in (hosts, hosts[::-1]):
-        if isinstance(this, IPv6Address) and this.is_unspecified:
-            return True  # dual stack: IPv4 too
-        if isinstance(this, IPv4Address) and this.is_unspecified:
-            return not isinstance(that, IPv6Address)
-    return False
+    this, that = _ip(one.host), _ip(other.host)
+    if this == that or _is_any(this, IPv6Address) or _is_any(that, IPv6Address):
+        return True  # the IPv6 wildcard is dual stack
+    if _is_any(this, IPv4Address):
+        return not isinstance(that, IPv6Address)
+    return _is_any(that, IPv4Address) and not isinstance(this, IPv6Address)
+
+
+def _is_any(host: IPv4Address | IPv6Address | str, family: type[IPv4Address | IPv6Address]) -> bool:
+    return isinstance(host, family) and host.is_unspecified
 
 
 def _ip(host: str) -> IPv4Address | IPv6Address | str:

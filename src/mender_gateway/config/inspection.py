@@ -7,6 +7,7 @@ running gateway never carries it for this.
 
 from collections.abc import Iterator
 from ipaddress import ip_address
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from mender_gateway.config.settings import Config
@@ -45,9 +46,10 @@ def _load(name: str) -> "list[Certificate]":
 
 def _server(config: Config, name: str, chain: "list[Certificate]") -> Iterator[str]:
     from cryptography import x509
+    from cryptography.x509.oid import ExtendedKeyUsageOID
 
     path, leaf = "HTTPS.ServerCertificate", chain[0]
-    for number, (issued, issuer) in enumerate(zip(chain, chain[1:], strict=False), 1):
+    for number, (issued, issuer) in enumerate(pairwise(chain), 1):
         try:
             issued.verify_directly_issued_by(issuer)
         except Exception:  # ValueError, TypeError or InvalidSignature: all say no
@@ -57,7 +59,7 @@ def _server(config: Config, name: str, chain: "list[Certificate]") -> Iterator[s
             )
     try:
         usages = leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-        if x509.ExtendedKeyUsageOID.SERVER_AUTH not in usages:
+        if ExtendedKeyUsageOID.SERVER_AUTH not in usages:
             yield f"{path}: {name} is not made for servers; make one with serverAuth"
     except (x509.ExtensionNotFound, ValueError):
         pass

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from mender_gateway.config.checks import cautions, faults
 from mender_gateway.config.file import DEFAULT_FILE, Found, read_file, type_of
 from mender_gateway.config.keys import KEYS, Key
-from mender_gateway.config.kinds import ENDPOINT, PROXY
+from mender_gateway.config.kinds import ENDPOINT, HOSTS, NETWORKS, PROXY
 from mender_gateway.config.settings import Config, Endpoint, UpstreamServer
 from mender_gateway.config.values import mask_url, printable
 from mender_gateway.errors import ConfigError
@@ -137,6 +137,8 @@ def _describe(key: Key, raw: object) -> str:
     """The raw value in an error message: masked, of one line, composites by their type only."""
     if key.secret:
         return "***"
+    if key.kind in (HOSTS, NETWORKS):
+        return "the list" if isinstance(raw, str) else type_of(raw)  # the entry in fault is named
     if isinstance(raw, str):
         masked = mask_url(raw) if key.kind in (ENDPOINT, PROXY) else raw
         return json.dumps(masked[:200], ensure_ascii=not masked.isprintable())
