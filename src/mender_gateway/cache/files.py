@@ -1,0 +1,97 @@
+"""Small whole files and directories, written so that a power cut leaves the old or the new.
+
+All functions wait for the disk and run in threads.
+"""
+
+import os
+
+from mender_gateway.cache.disk import Disk
+
+SMALL = 1024 * 1024
+"""Bound for a file that is read whole."""
+
+
+def read_file(disk: Disk, path: str) -> bytes | None:
+    """The content of a small file (at most 1 MiB of it), or None when there is none."""
+    try:
+        fd = disk.open(path, os.O_RDONLY)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        return disk.pread(fd, SMALL, 0)
+    finally:
+        disk.close(fd)
+
+
+def write_file(disk: Disk, path: str, data: bytes, temporary: str, *, durable: bool) -> None:
+    """Replaces `path` by way of `temporary` beside it; mode 0600.
+
+    With `durable` the content is on the disk before the name changes; the directory entry is the
+    caller's to fsync.
+    """
+    fd = disk.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    try:
+        write_all(disk, fd, data, 0)
+        if durable:
+            disk.fsync(fd)
+    finally:
+        disk.close(fd)
+    disk.rename(temporary, path)
+
+
+def write_all(disk: Disk, fd: int, data: bytes, offset: int) -> None:
+    """Writes all of `data` at `offset`."""
+    while data:
+        written = disk.pwrite(fd, data, offset)
+        data, offset = data[written:], offset + written
+
+
+def sync_directory(disk: Disk, path: str) -> None:
+    """Makes the names in a directory durable."""
+    fd = disk.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        disk.fsync(fd)
+    finally:
+        disk.close(fd)
+
+
+def make_directories(disk: Disk, path: str) -> None:
+    """Makes `path` and what is missing above it, mode 0700."""
+    try:
+        disk.mkdir(path)
+    except FileExistsError:
+        pass
+    except FileNotFoundError:
+        parent = os.path.dirname(path)
+        if parent in ("", path):
+            raise
+        make_directories(disk, parent)
+        make_directories(disk, path)
+
+
+def remove_tree(disk: Disk, path: str) -> None:
+    """Removes a directory and all below it; what another process removes first is no error."""
+    try:
+        names = disk.listdir(path)
+    except FileNotFoundError:
+        return
+    for name in names:
+        below = f"{path}/{name}"
+        try:
+            disk.unlink(below)
+        except FileNotFoundError:
+            pass
+        except (IsADirectoryError, PermissionError):
+            remove_tree(disk, below)
+    try:
+        disk.rmdir(path)
+    except FileNotFoundError:
+        pass
+
+
+def list_directory(disk: Disk, path: str) -> list[str]:
+    """The names in a directory, none when it is not there."""
+    try:
+        return disk.listdir(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return []

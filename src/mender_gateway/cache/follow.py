@@ -1,0 +1,84 @@
+"""Following a fill that another process runs, and taking it over when that process dies.
+
+The follower looks at the other's mark a dozen times a second and moves its own readers along. It
+tries the lock each time: getting it means that the filler is dead, and the follower goes on in its
+place with the same readers. A mark that shows no life for a minute under a lock that is held
+(the process is stopped, or its disk is) ends the following: those readers fetch for themselves.
+"""
+
+import asyncio
+
+from mender_gateway.cache.context import Context
+from mender_gateway.cache.demand import Demand
+from mender_gateway.cache.entry import Entry
+from mender_gateway.cache.errors import DiskTrouble, FillBroken
+from mender_gateway.cache.followed import Followed, Sight
+from mender_gateway.cache.layout import Mark, MarkState
+from mender_gateway.cache.partial import Partial
+
+
+async def follow(context: Context, demand: Demand, followed: Followed) -> Partial | None:
+    """Moves the entry's readers along until the fill ends; closes `followed`.
+
+    Returns the partial, locked by us now, when the filler died before its end; otherwise None, and
+    the entry is complete or broken.
+    """
+    loop, settings = asyncio.get_running_loop(), context.settings
+    attributes = followed.meta.attributes
+    entry = context.enter(demand, attributes, followed.take_data(), "joined")
+    last: Mark | None = None
+    alive = loop.time()
+    try:
+        while True:
+            sight = await context.threads.run(followed.look)
+            ended = _apply(entry, sight, followed.meta.tag)
+            if ended:
+                return None
+            if sight.free:
+                return await _adopt(context, entry, followed)
+            if sight.mark is not None and sight.mark != last:
+                last, alive = sight.mark, loop.time()
+            elif loop.time() - alive >= settings.stopped_elsewhere:
+                text = f"the process that fills shows no life for {settings.stopped_elsewhere:g} s"
+                entry.break_off(FillBroken(text, resumable=True))
+                return None
+            await asyncio.sleep(settings.poll)
+    except DiskTrouble as error:
+        context.trouble(str(error))
+        entry.break_off(FillBroken(f"the cache's disk failed: {error}", resumable=True))
+        return None
+    except asyncio.CancelledError:
+        entry.break_off(FillBroken("the cache is closing", resumable=False))
+        raise
+    finally:
+        context.threads.later(followed.close)
+
+
+def _apply(entry: Entry, sight: Sight, tag: bytes) -> bool:
+    """Tells the readers what the mark says; whether there is nothing left to follow."""
+    mark = sight.mark
+    if mark is not None and mark.tag != tag:
+        entry.break_off(
+            FillBroken("the origin has another object now", resumable=False, changed=True)
+        )
+        return True
+    if mark is not None:
+        entry.advance(mark.position)
+        if mark.state is MarkState.ABORTED:
+            entry.break_off(FillBroken("the process that filled gave up", resumable=False))
+            return True
+        if mark.state is MarkState.COMPLETE and not (sight.free and sight.there):
+            return True  # its last byte is readable; who comes next finds the finished object
+    if sight.free and not sight.there:
+        entry.break_off(FillBroken("the partial object was removed", resumable=True))
+        return True
+    return False
+
+
+async def _adopt(context: Context, entry: Entry, followed: Followed) -> Partial | None:
+    partial = await context.threads.run(followed.adopt, discard=Partial.close)
+    if partial.meta is None or partial.meta.tag != followed.meta.tag:
+        context.threads.later(partial.close)
+        entry.break_off(FillBroken("the partial object cannot be resumed", resumable=False))
+        return None
+    return partial
