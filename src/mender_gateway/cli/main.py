@@ -20,7 +20,7 @@ _COMMANDS = {
     "check-config": ("check_config", "show the settings in force, check them, and end"),
     "demo": ("demo", "a server, a slow uplink, a gateway and a fleet on this machine"),
 }
-_STOPPING = (signal.SIGTERM, signal.SIGINT)
+_STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
