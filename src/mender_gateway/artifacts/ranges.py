@@ -74,11 +74,11 @@ def parse_range(value: bytes | None, length: int) -> tuple[int, int] | None:
     first, last = match.groups()
     if first:
         start = _number(first)
-        end = _number(last) + 1 if last else length
-        if end <= start:
+        if last and _number(last) < start:
             return None
         if start >= length:
             raise errors.RangeNotSatisfiable(length)
+        end = _number(last) + 1 if last else length
         return start, min(end, length)
     if not last:
         return None
