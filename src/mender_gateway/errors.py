@@ -85,9 +85,10 @@ class RangeNotSatisfiable(GatewayError):
     status = 416
     text = "range not satisfiable"
 
-    def __init__(self, length: int) -> None:
+    def __init__(self, length: int | None) -> None:
         super().__init__()
         self.length = length
+        """The artifact's bytes, None when unknown."""
 
 
 class HeadTooLarge(GatewayError):

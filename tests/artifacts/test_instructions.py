@@ -62,7 +62,9 @@ def test_answers_that_are_no_instructions_pass_unchanged(site: Site, text: bytes
 
 
 def test_a_link_to_the_server_itself_comes_in_by_the_gateway(site: Site) -> None:
-    path = "/api/devices/v1/deployments/download/configuration/a/b/c?x-men-expire=1&x-men-signature=%"
+    path = (
+        "/api/devices/v1/deployments/download/configuration/a/b/c?x-men-expire=1&x-men-signature="
+    )
     for host in (site.upstream_url, "http://gateway.test:8080", "https://gateway.test:8080"):
         site.offer(host + path)
         _, body = site.poll()

@@ -129,7 +129,8 @@ class Storage:
         """Begin to fetch bytes `start` to `end` (exclusive; None: all the rest).
 
         Storage that ignores the range, or whose object no longer has `validator`, gives a download
-        from 0. Raises BadGateway, GatewayTimeout, NotFound, RangeNotSatisfiable, Forbidden.
+        from 0. Raises BadGateway, GatewayTimeout, NotFound, Forbidden, RangeNotSatisfiable (its
+        length None where storage does not say it: stores exist that do not).
         """
         fields = []
         if start or end is not None:
@@ -210,10 +211,7 @@ class Storage:
         """What the answer brings: the whole object's attributes, and from where to where."""
         index = answer.index
         if answer.status == 416:
-            length = unsatisfied_total(index.get(b"content-range"))
-            if length is None:
-                raise BadGateway("storage refuses the range without saying the length")
-            raise RangeNotSatisfiable(length)
+            raise RangeNotSatisfiable(unsatisfied_total(index.get(b"content-range")))
         if answer.status in (404, 410):
             raise NotFound(f"storage answered {answer.status}: the artifact is not there")
         if answer.status not in (200, 206):

@@ -65,8 +65,11 @@ def make_directories(disk: Disk, path: str) -> None:
         parent = os.path.dirname(path)
         if parent in ("", path):
             raise
-        make_directories(disk, parent)
-        make_directories(disk, path)
+        try:
+            disk.stat(parent)
+        except FileNotFoundError:
+            make_directories(disk, parent)
+        disk.mkdir(path)
 
 
 def remove_tree(disk: Disk, path: str) -> None:
