@@ -34,8 +34,10 @@ class ServerPki:
         return context
 
 
-def make_server_pki(folder: Path) -> ServerPki:
-    """Writes ca.crt, server.crt and server.key (P-256) for 127.0.0.1, ::1 and localhost."""
+def make_server_pki(
+    folder: Path, hosts: tuple[str, ...] = ("127.0.0.1", "::1", "localhost")
+) -> ServerPki:
+    """Writes ca.crt, server.crt and server.key (P-256) for `hosts`, names or addresses."""
     folder.mkdir(parents=True, exist_ok=True)
     ca_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     ca_name = _name("Test CA")
@@ -45,8 +47,7 @@ def make_server_pki(folder: Path) -> ServerPki:
         .add_extension(_usage(certificates=True), critical=True)
         .sign(ca_key, hashes.SHA256())
     )
-    addresses = [x509.IPAddress(ipaddress.ip_address(text)) for text in ("127.0.0.1", "::1")]
-    names = x509.SubjectAlternativeName([*addresses, x509.DNSName("localhost")])
+    names = x509.SubjectAlternativeName([_general_name(host) for host in hosts])
     certificate = (
         _builder(_name("localhost"), ca_name, key)
         .add_extension(x509.BasicConstraints(False, None), critical=True)
@@ -67,6 +68,13 @@ def make_server_pki(folder: Path) -> ServerPki:
     )
     pki.key.chmod(0o600)
     return pki
+
+
+def _general_name(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
 
 
 def _name(text: str) -> x509.Name:

@@ -14,12 +14,18 @@ TIMEOUT = 20.0
 
 
 class Peer:
-    """One end of a connection, blocking, with a deadline on every call."""
+    """One end of a connection, blocking, with a deadline on every call; closes as a context."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self.sock.settimeout(TIMEOUT)
         self.buffer = b""
+
+    def __enter__(self) -> "Peer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.sock.close()
 
     def send(self, data: bytes) -> None:
         self.sock.sendall(data)
@@ -90,6 +96,35 @@ class Peer:
         except ConnectionError:
             return True
 
+    def read_to_end(self) -> tuple[bytes, bool]:
+        """All that comes until the end, and whether it ended cleanly: FIN, close_notify."""
+        data = bytearray()
+        try:
+            while piece := self.read_some():
+                data += piece
+        except TimeoutError:
+            raise
+        except OSError:
+            return bytes(data), False
+        return bytes(data), True
+
+    def is_silent(self, seconds: float) -> bool:
+        """Whether nothing comes, not even the end, for so long."""
+        if self.buffer:
+            return False
+        self.sock.settimeout(seconds)
+        try:
+            self.buffer = self.sock.recv(65536)
+        except TimeoutError:
+            return True
+        finally:
+            self.sock.settimeout(TIMEOUT)
+        return False
+
+    def finish(self) -> None:
+        """End our direction alone (FIN)."""
+        self.sock.shutdown(socket.SHUT_WR)
+
     def reset(self) -> None:
         """End with RST."""
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -100,11 +135,26 @@ class Peer:
 
 
 def connect(
-    port: int, context: ssl.SSLContext | None = None, server_name: str = "127.0.0.1"
+    port: int,
+    context: ssl.SSLContext | None = None,
+    server_name: str = "127.0.0.1",
+    *,
+    receive_buffer: int | None = None,
 ) -> Peer:
-    sock = socket.create_connection(("127.0.0.1", port), TIMEOUT)
-    if context is not None:
-        sock = context.wrap_socket(sock, server_hostname=server_name)
+    """A connection to a loopback port; with `receive_buffer` bytes at most in our kernel."""
+    sock = socket.socket()
+    sock.settimeout(TIMEOUT)
+    if receive_buffer is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    try:
+        sock.connect(("127.0.0.1", port))
+        if context is not None:
+            sock = context.wrap_socket(
+                sock, server_hostname=server_name, suppress_ragged_eofs=False
+            )
+    except BaseException:
+        sock.close()
+        raise
     return Peer(sock)
 
 
