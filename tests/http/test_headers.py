@@ -136,6 +136,13 @@ def test_a_field_named_in_connection_stays_here(connection: bytes) -> None:
     assert response_fields(fields) == [(b"Accept", b"*/*")]
 
 
+@pytest.mark.parametrize("connection", [b"close", b"keep-alive", b"Keep-Alive", b"Upgrade", b""])
+def test_a_connection_that_names_no_field_takes_none_away(connection: bytes) -> None:
+    fields = [(b"Connection", connection), (b"Accept", b"*/*"), (b"Keep", b"1")]
+    assert request_fields(fields, **OURS)[1:3] == fields[1:]
+    assert response_fields(fields) == fields[1:]
+
+
 @given(st.lists(st.sampled_from(sorted(END_TO_END)), min_size=1))
 def test_naming_a_field_for_all_in_connection_takes_nothing_away(named: list[bytes]) -> None:
     kept: type_of_fields = [

@@ -113,7 +113,7 @@ class Signer:
             resumes = single_range and range_start is not None and range_start > 0
             if not resumes or now > expires + RESUMPTION:
                 raise errors.Forbidden("the artifact link has expired")
-        return LocalLink(_unpack(match[3]).decode("ascii"), match[1].decode(), expires)
+        return LocalLink(_unpack(match[3]), match[1].decode(), expires)
 
 
 def _signature(key: bytes, link: bytes) -> bytes:
@@ -133,25 +133,28 @@ def _pack(url: bytes) -> bytes:
     return urlsafe_b64encode(b"".join(parts)).rstrip(b"=")
 
 
-def _unpack(text: bytes) -> bytes:
-    """Undo `_pack`; never makes more than `LONGEST_URL` bytes of text. Raises errors.BadLink."""
+def _unpack(text: bytes) -> str:
+    """Undo `_pack`; inflates to at most `LONGEST_URL` bytes. Raises errors.BadLink."""
     inflate = zlib.decompressobj(_WINDOW, zdict=_WORDS)
     try:
         url = inflate.decompress(urlsafe_b64decode(text + b"=="), LONGEST_URL)
+        if not inflate.eof:
+            raise errors.BadLink
+        packed = inflate.unused_data
+        at = 0
+
+        def give(match: re.Match[bytes]) -> bytes:
+            nonlocal at
+            size = 32 if match[0] == _DIGEST else 16
+            digits = binascii.hexlify(packed[at : at + size])
+            at += size
+            if size == 32:
+                return digits
+            return b"-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
+
+        whole = _PACKED.sub(give, url).decode("ascii")
     except (ValueError, zlib.error):
         raise errors.BadLink from None
-    if not inflate.eof:
+    if at != len(packed):
         raise errors.BadLink
-    packed = inflate.unused_data
-    at = 0
-
-    def give(match: re.Match[bytes]) -> bytes:
-        nonlocal at
-        size = 32 if match[0] == _DIGEST else 16
-        digits = binascii.hexlify(packed[at : at + size])
-        at += size
-        if size == 32:
-            return digits
-        return b"-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
-
-    return _PACKED.sub(give, url)
+    return whole

@@ -57,9 +57,6 @@ class Whitelist:
             dot = host.find(".", dot + 1)
         return False
 
-    def __len__(self) -> int:
-        return len(self._ports)
-
 
 def is_address(host: str) -> bool:
     """Whether `host` is an IP address, or a number that a resolver takes for one (``127.1``)."""
