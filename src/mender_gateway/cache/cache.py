@@ -46,6 +46,7 @@ class Cache:
     ) -> None:
         self._settings = settings
         self._report = report
+        self.path = path
         self._store = Store(disk or Disk(), path)
         self._threads = Threads(settings.disk_patience)
         self._table = Table(self._store, self._threads, settings)
@@ -160,15 +161,14 @@ class Cache:
                 return reader
             demand, started = await self._demand(checked_id(object_id), origin, verifier)
             try:
-                entry = await asyncio.shield(demand.known)
+                entry = await demand.entry_pinned()
             except Bypass as error:
                 raise self._bypassed(error.reason, str(error)) from None
             except OriginRefused as error:
                 raise OriginRefused(error.original) from error.original
             except FillBroken:
                 continue  # it ended before anyone read of it: look again
-            if not entry.closed:
-                return entry.reader(self._outcome(demand, started))
+            return Reader(entry, self._outcome(demand, started))
         raise self._bypassed("busy", "the object changes faster than it can be looked at")
 
     def _outcome(self, demand: Demand, started: bool) -> Outcome:
@@ -189,10 +189,14 @@ class Cache:
     async def _demand(
         self, object_id: str, origin: Origin, verifier: VerifierFactory | None
     ) -> tuple[Demand, bool]:
-        """The running demand for the object, or a new one (True)."""
+        """The running demand for the object, or a new one (True).
+
+        One that has made its entry known, and has no entry in the table, is ending: it is waited
+        for.
+        """
         while (running := self._demands.get(object_id)) is not None:
             demand, task = running
-            if not demand.known.done() or self._table.get(object_id) is not None:
+            if not demand.known.done():
                 demand.offer(origin)
                 return demand, False
             await asyncio.wait({task}, timeout=self._settings.lock_patience)

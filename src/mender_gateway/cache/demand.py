@@ -20,6 +20,7 @@ class Demand:
         self.entry: Entry | None = None
         self.outcome: Outcome | None = None
         """How the entry came to be: found, filled by us, or by another process."""
+        self._waiting = 0
         self._renewed = asyncio.Event()
         self.known: asyncio.Future[Entry] = asyncio.get_running_loop().create_future()
         """The entry once its attributes are known, or the error that those who wait get."""
@@ -40,10 +41,23 @@ class Demand:
         except TimeoutError:
             pass
 
+    async def entry_pinned(self) -> Entry:
+        """Waits for the entry; it comes with a pin that the caller owes back by `released`."""
+        self._waiting += 1
+        try:
+            return await asyncio.shield(self.known)
+        except asyncio.CancelledError:
+            if self.entry is None:
+                self._waiting -= 1
+            else:
+                self.entry.released()
+            raise
+
     def publish(self, entry: Entry, outcome: Outcome) -> None:
         """The attributes are known: all who wait, and all who come, read of this entry."""
         self.entry = entry
         self.outcome = outcome
+        entry.readers += self._waiting
         if not self.known.done():
             self.known.set_result(entry)
 

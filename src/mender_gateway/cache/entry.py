@@ -27,7 +27,6 @@ class Entry:
         "checked",
         "closed",
         "fd",
-        "filling",
         "finished",
         "idle_since",
         "mark",
@@ -54,8 +53,6 @@ class Entry:
         """Bytes below it are readable."""
         self.finished = finished
         """It is a finished object of the directory: the next acquire is a hit."""
-        self.filling = not finished
-        """A fill or a follower still works on it."""
         self.closed = False
         self.broken: FillBroken | None = None
         self.readers = 0
@@ -75,7 +72,7 @@ class Entry:
     @property
     def idle(self) -> bool:
         """Nobody needs it: it may be let go."""
-        return self.readers == 0 and self.finished and not self.filling
+        return self.readers == 0 and self.finished
 
     def take_fd(self) -> int:
         """The descriptor, to be closed by the caller."""
@@ -124,7 +121,10 @@ class Entry:
 
 
 class Reader:
-    """One reader's pin on an entry: an async context manager, or `release` it by hand."""
+    """One reader's pin on an entry: an async context manager, or `release` it by hand.
+
+    Takes over a pin that the entry has counted already.
+    """
 
     __slots__ = ("_entry", "_released", "attributes", "outcome")
 

@@ -25,6 +25,7 @@ class Table:
         self._entries: dict[str, Entry] = {}
         self._sweep: asyncio.TimerHandle | None = None
         self._checks: set[asyncio.Task[None]] = set()
+        self._closing: set[asyncio.Future[None]] = set()
         self._closed = False
 
     def __len__(self) -> int:
@@ -47,7 +48,6 @@ class Table:
 
     def ended(self, entry: Entry) -> None:
         """Its fill or following is over: it stays if it is a finished object, else it goes."""
-        entry.filling = False
         if entry.finished:
             self._let_go(entry)
         else:
@@ -69,16 +69,13 @@ class Table:
         return bool(idle)
 
     async def release_idle(self) -> bool:
-        """Lets all unused entries go and waits until their locks are gone."""
-        idle = [entry for entry in self._entries.values() if entry.idle]
-        for entry in idle:
-            self._forget(entry)
-        try:
-            for entry in idle:
-                await self._threads.run(bound(self._store.disk.close, entry.take_fd()))
-        except DiskTrouble:
-            pass  # whatever close reports, the descriptor and its lock are gone
-        return bool(idle)
+        """Lets all unused entries go and waits until their locks are gone; whether any were."""
+        for entry in [entry for entry in self._entries.values() if entry.idle]:
+            self._retire(entry)
+        closing = set(self._closing)
+        if closing:
+            await asyncio.wait(closing, timeout=self._settings.lock_patience)
+        return bool(closing)
 
     async def close(self) -> None:
         """Closes what nobody reads; the rest closes when it is released."""
@@ -113,19 +110,18 @@ class Table:
         if waiting is not None:
             self._sweep = loop.call_at(waiting + self._settings.linger, self._let_idle_go)
 
-    def _forget(self, entry: Entry) -> None:
+    def _retire(self, entry: Entry) -> None:
         if self._entries.get(entry.object_id) is entry:
             del self._entries[entry.object_id]
         entry.retired = True
-
-    def _retire(self, entry: Entry) -> None:
-        self._forget(entry)
         if entry.readers == 0 and not entry.closed:
             fd = entry.take_fd()
             if self._closed:
                 self._store.disk.close(fd)  # the threads are gone
             else:
-                self._threads.later(bound(self._store.disk.close, fd))
+                closing = self._threads.later(bound(self._store.disk.close, fd))
+                self._closing.add(closing)
+                closing.add_done_callback(self._closing.discard)
 
     # -- in use ------------------------------------------------------------------------------
 

@@ -56,9 +56,11 @@ class Threads:
         future = self._submit(self._writing, job)
         future.add_done_callback(lambda f: done(_translated(f.exception())))
 
-    def later(self, job: Callable[[], object]) -> None:
-        """Runs a short job that nobody waits for; its errors are of no interest."""
-        self._submit(self._short, job).add_done_callback(lambda future: future.exception())
+    def later(self, job: Callable[[], T]) -> "asyncio.Future[T]":
+        """Runs a short job that nobody has to wait for; its errors are of no interest."""
+        future = self._submit(self._short, job)
+        future.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return future
 
     def _submit(self, pool: ThreadPoolExecutor, job: Callable[[], T]) -> "asyncio.Future[T]":
         future = asyncio.get_running_loop().run_in_executor(pool, job)
