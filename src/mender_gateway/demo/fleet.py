@@ -149,9 +149,10 @@ async def rollout(site: Site, observer: Observer) -> Summary:
             finishing.cancel()
             await asyncio.gather(watching, finishing, return_exceptions=True)
         uplink_bytes = site.cloud.uplink.bytes_passed - before
-        observer.progress(_progress(site, devices, seconds, uplink_bytes, 0.0, 0.0, None))
         reports = tuple(device.report for device in devices)
         cache = await scrape(site.gateway.addresses["metrics"])
+        rates = (uplink_bytes / seconds, _delivered(devices) / seconds)
+        observer.progress(_progress(site, devices, seconds, uplink_bytes, *rates, cache))
         return Summary(plan, site.artifact, reports, uplink_bytes, seconds, cache)
     finally:
         await asyncio.gather(*(device.close() for device in devices))

@@ -115,6 +115,10 @@ class GatewayProcess:
         except TimeoutError:
             process.kill()
             await process.wait()
+        except asyncio.CancelledError:
+            # Interrupted once more: no time for a polite end.
+            process.kill()
+            raise
         await reading
 
     async def _read_log(self, process: asyncio.subprocess.Process) -> None:

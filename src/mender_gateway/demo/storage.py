@@ -6,6 +6,7 @@ object, so that a test or the demo can say what crossed the uplink how often.
 """
 
 import asyncio
+import base64
 import hashlib
 import re
 import secrets
@@ -219,12 +220,13 @@ class Storage:
         return Answer(206 if partial else 200, fields, body, "PARTIAL CONTENT" if partial else None)
 
     def _unsatisfiable(self, wanted: str, size: int) -> Answer:
+        host_id = base64.b64encode(secrets.token_bytes(56)).decode()
         body = (
             '<?xml version="1.0" encoding="utf-8"?>\n<Error><Code>InvalidRange</Code>'
             "<Message>The requested range is not satisfiable</Message>"
             f"<ActualObjectSize>{size}</ActualObjectSize><RangeRequested>{wanted}</RangeRequested>"
             "<RequestId>request-id</RequestId>"
-            f"<HostId>{secrets.token_urlsafe(56)[:76]}</HostId></Error>"
+            f"<HostId>{host_id}</HostId></Error>"
         ).encode()
         fields = [
             ("Date", http_date(self._clock())),
