@@ -31,6 +31,8 @@ class Broken(Exception):
 class Act:
     """What one opening does other than to send everything."""
 
+    hold: asyncio.Event | None = None
+    """Answer only once this is set."""
     refuse: Exception | None = None
     """Raise this at opening, wrapped as a refusal."""
     fail: Exception | None = None
@@ -102,7 +104,8 @@ class ScriptedOrigin:
         self.opens.append((offset, validator))
         self._moved.set()
         act = self.script.popleft() if self.script else Act()
-        await asyncio.sleep(0)
+        if act.hold is not None:
+            await act.hold.wait()
         if act.refuse is not None:
             raise OriginRefused(act.refuse)
         if act.fail is not None:
