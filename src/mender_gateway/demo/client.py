@@ -91,10 +91,10 @@ class Connection:
         context = tls if target.scheme == "https" else None
         if target.scheme == "https" and context is None:
             raise WireError(f"no TLS settings for {target.authority}")
-        reader, writer = await asyncio.wait_for(
-            asyncio.open_connection(target.host, target.port, ssl=context, limit=_LINE_LIMIT),
-            timeout,
-        )
+        async with asyncio.timeout(timeout):
+            reader, writer = await asyncio.open_connection(
+                target.host, target.port, ssl=context, limit=_LINE_LIMIT
+            )
         return cls(reader, writer)
 
     @property
@@ -176,7 +176,8 @@ class Connection:
     async def close(self) -> None:
         self._writer.close()
         try:
-            await asyncio.wait_for(self._writer.wait_closed(), 5)
+            async with asyncio.timeout(5):
+                await self._writer.wait_closed()
         except (OSError, TimeoutError):
             self._writer.transport.abort()
 

@@ -90,7 +90,8 @@ class Tunnel:
 
     async def write(self, data: bytes) -> None:
         self._writer.write(data)
-        await asyncio.wait_for(self._writer.drain(), STUCK)
+        async with asyncio.timeout(STUCK):
+            await self._writer.drain()
 
     def cut(self) -> None:
         self._writer.transport.abort()
@@ -127,7 +128,8 @@ class Link:
 
     async def _event(self) -> Head | bytes | None:
         while not self.events.queue:
-            data = await asyncio.wait_for(self.reader.read(READ), IDLE)
+            async with asyncio.timeout(IDLE):
+                data = await self.reader.read(READ)
             if not data:
                 raise Gone("ended by the client")
             try:
@@ -140,12 +142,14 @@ class Link:
         if self.writer.transport.is_closing():
             raise Gone("ended by the client")
         self.writer.write(data)
-        await asyncio.wait_for(self.writer.drain(), STUCK)
+        async with asyncio.timeout(STUCK):
+            await self.writer.drain()
 
     async def flush(self) -> None:
         """Waits until everything written is with the kernel."""
         self.writer.transport.set_write_buffer_limits(high=0)
-        await asyncio.wait_for(self.writer.drain(), STUCK)
+        async with asyncio.timeout(STUCK):
+            await self.writer.drain()
         self.writer.transport.set_write_buffer_limits(high=SEND)
 
     async def end(self, reset: bool) -> NoReturn:

@@ -111,7 +111,8 @@ class GatewayProcess:
         if process.returncode is None:
             process.terminate()
         try:
-            await asyncio.wait_for(process.wait(), STOP_DEADLINE)
+            async with asyncio.timeout(STOP_DEADLINE):
+                await process.wait()
         except TimeoutError:
             process.kill()
             await process.wait()

@@ -122,7 +122,8 @@ class WireServer:
         finally:
             writer.close()
             try:
-                await asyncio.wait_for(writer.wait_closed(), 5)
+                async with asyncio.timeout(5):
+                    await writer.wait_closed()
             except (OSError, TimeoutError, asyncio.CancelledError):
                 writer.transport.abort()
             if task is not None:
