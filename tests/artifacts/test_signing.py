@@ -132,6 +132,11 @@ def test_two_processes_with_one_secret_make_and_read_the_same_links() -> None:
     assert Signer(SECRET).sign(S3, END) == SIGNER.sign(S3, END)
 
 
+def test_a_known_identity_makes_the_same_link() -> None:
+    name = object_id(parse_storage_url(S3))
+    assert SIGNER.sign(S3, END, name) == SIGNER.sign(S3, END)
+
+
 def test_the_secret_used_for_anything_else_makes_no_link() -> None:
     link = SIGNER.sign(S3, END).encode().rpartition(b"&sig=")[0]
     bare = urlsafe_b64encode(hmac.digest(SECRET, link, "sha256")[:16])[:22]

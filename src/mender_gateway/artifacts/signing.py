@@ -56,7 +56,8 @@ _MEMORY = 5
 
 _DIGEST, _UUID = b"\x01", b"\x02"  # stand for packed bytes; no URL holds control bytes
 _PACKABLE = re.compile(
-    rb"\b(?:([0-9a-f]{64})|([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}))\b"
+    rb"([=/])(?:([0-9a-f]{64})|"
+    rb"([0-9a-f]{8})-([0-9a-f]{4})-([0-9a-f]{4})-([0-9a-f]{4})-([0-9a-f]{12}))"
 )
 _PACKED = re.compile(rb"[\x01\x02]")
 
@@ -79,12 +80,13 @@ class Signer:
         # A key of its own per purpose: what else the secret may sign is no link.
         self._keys = tuple(hmac.digest(each, _LABEL, "sha256") for each in secrets)
 
-    def sign(self, url: str, expires: int) -> str:
+    def sign(self, url: str, expires: int, identity: str | None = None) -> str:
         """Path and query of the local link to the storage link `url` that ends at `expires`.
 
-        `expires` is Unix time. Raises errors.BadLink when `url` is no usable storage link.
+        `expires` is Unix time; `identity` is the object_id of `url` where that is known already.
+        Without it, raises errors.BadLink when `url` is no usable storage link.
         """
-        name = object_id(parse_storage_url(url)).encode()
+        name = (identity or object_id(parse_storage_url(url))).encode()
         link = b"%b%b?se=%d&sr=%b" % (LINK_PREFIX, name, expires, _pack(url.encode()))
         return (link + b"&sig=" + _signature(self._keys[0], link)).decode()
 
@@ -125,8 +127,9 @@ def _pack(url: bytes) -> bytes:
     packed: list[bytes] = []
 
     def take(match: re.Match[bytes]) -> bytes:
-        packed.append(binascii.unhexlify(match[0].replace(b"-", b"")))
-        return _DIGEST if match[1] else _UUID
+        before, digest, *uuid = match.groups()
+        packed.append(binascii.unhexlify(digest or b"".join(uuid)))
+        return before + (_DIGEST if digest else _UUID)
 
     deflate = zlib.compressobj(9, zlib.DEFLATED, _WINDOW, _MEMORY, zdict=_WORDS)
     parts = [deflate.compress(_PACKABLE.sub(take, url)), deflate.flush(), *packed]
