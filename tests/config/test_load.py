@@ -108,6 +108,18 @@ ENVIRONMENT = [
     ("MTLS_MENDER_USERNAME", "u@x", "mtls.mender_username", "u@x"),
     ("MTLS_MENDER_PASSWORD", "pass", "mtls.mender_password", "pass"),
     ("MTLS_ENABLE_CACHE", "FALSE", "mtls.enable_cache", False),
+    ("MTLS_MENDER_PASSWORD_FILE", "/run/pass", "mtls.mender_password_file", "/run/pass"),
+    ("MTLS_MENDER_TOKEN", "abc", "mtls.mender_token", "abc"),
+    ("MTLS_MENDER_TOKEN_FILE", "/run/token", "mtls.mender_token_file", "/run/token"),
+    ("MTLS_CRL_PATH", "/crls", "mtls.crl_path", "/crls"),
+    ("MTLS_CRL_REQUIRED", "1", "mtls.crl_required", True),
+    ("MTLS_REQUIRE_MATCHING_KEY", "true", "mtls.require_matching_key", True),
+    (
+        "MTLS_IDENTITY_FROM_CERTIFICATE",
+        "mac=cn, host=SAN",
+        "mtls.identity_from_certificate",
+        (("mac", "CN"), ("host", "SAN")),
+    ),
     (
         "MTLS_INSECURE_SKIP_CLIENT_EXPIRE_AFTER",
         "true",

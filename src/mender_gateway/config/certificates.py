@@ -44,6 +44,13 @@ def check_certificates(config: Config, now: float) -> Findings:
         _check_bundle("Features.mTLS.CACertificate", config.mtls.ca_certificate, now, found)
     if config.mtls.enabled and config.mtls.blacklist_path is not None:
         _read("Features.mTLS.BlacklistPath", config.mtls.blacklist_path, found)
+    if config.mtls.enabled:
+        for path, name in (
+            ("Features.mTLS.MenderPasswordFile", config.mtls.mender_password_file),
+            ("Features.mTLS.MenderTokenFile", config.mtls.mender_token_file),
+        ):
+            if name is not None:
+                _read(path, name, found)
     found.errors = [printable(line, 1000) for line in found.errors]
     found.warnings = [printable(line, 1000) for line in found.warnings]
     return found

@@ -167,8 +167,14 @@ def _oversights(config: Config) -> Iterator[str]:
             "Features.ArtifactsProxy.DomainWhitelist: empty, so no storage link will be "
             "rewritten; list the hosts of the artifact storage"
         )
-    if mtls.enabled and (mtls.mender_username is None or mtls.mender_password is None):
+    if mtls.enabled and not (mtls.require_matching_key or mtls.identity_from_certificate):
+        yield (
+            "Features.mTLS.IdentityFromCertificate: empty, and RequireMatchingKey is false: the "
+            "holder of ANY device certificate may claim ANY identity and rotate its key; set one "
+            "of them if your certificates allow it"
+        )
+    if mtls.enabled and not mtls.has_credentials:
         yield (
             "Features.mTLS.MenderUsername: missing, or MenderPassword is: devices are not "
-            "authorised at the Mender Server automatically; set both"
+            "authorised at the Mender Server automatically; set both, or MenderToken"
         )

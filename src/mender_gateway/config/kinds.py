@@ -159,6 +159,39 @@ def _show_boolean(value: bool) -> str:
     return "true" if value else "false"
 
 
+def _identity_pairs(pairs: list[tuple[str, Any]]) -> tuple[tuple[str, str], ...]:
+    found: dict[str, str] = {}
+    for attribute, value in pairs:
+        field = _CERTIFICATE_FIELDS.get(value.strip().lower()) if isinstance(value, str) else None
+        if field is None or not attribute.strip():
+            shown = values.printable(f'"{attribute}"')
+            raise ValueError(
+                f"names for {shown} no field of a certificate; write "
+                '{"attribute": "CN"}, "serial" or "SAN"'
+            )
+        found[attribute.strip()] = field
+    return tuple(found.items())
+
+
+_CERTIFICATE_FIELDS = {"cn": "CN", "serial": "serial", "san": "SAN"}
+
+
+def _identity(value: Any) -> tuple[tuple[str, str], ...]:
+    if not isinstance(value, dict):
+        raise ValueError('has the wrong type; write an object: {"mac": "CN"}')
+    return _identity_pairs(list(value.items()))
+
+
+def _identity_text(text: str) -> tuple[tuple[str, str], ...]:
+    return _identity_pairs(
+        [(a, b) for a, _, b in (e.partition("=") for e in values.split_list(text))]
+    )
+
+
+def _show_identity(pairs: tuple[tuple[str, str], ...]) -> str:
+    return ",".join(f"{attribute}={field}" for attribute, field in pairs)
+
+
 BOOLEAN = Kind("boolean", _boolean, values.parse_boolean, _show_boolean, blank_is_absent=False)
 TEXT = _string_kind("text", _text)
 PATH = _string_kind("path", _path)
@@ -173,6 +206,13 @@ SIZE = _whole_kind("size", values.parse_size, values.format_size)
 COUNT = _whole_kind("number", _parse_count, str)
 HOSTS = _list_kind("host", values.parse_whitelist_entry)
 NETWORKS = _list_kind("network", values.parse_network)
+IDENTITY = Kind(
+    "identity attribute to certificate field",
+    _identity,
+    _identity_text,
+    _show_identity,
+    blank_is_absent=False,
+)
 INVENTORY = Kind(
     "list of name and value", _inventory, _no_text, _show_inventory, blank_is_absent=False
 )

@@ -86,8 +86,24 @@ class Mtls:
     blacklist_path: str | None = None
     mender_username: str | None = None
     mender_password: str | None = field(default=None, repr=False)
+    mender_password_file: str | None = None
+    mender_token: str | None = field(default=None, repr=False)
+    """A personal access token; goes before user and password."""
+    mender_token_file: str | None = None
     enable_cache: bool = True
     insecure_skip_client_expire_after: bool = False
+    crl_path: str | None = None
+    crl_required: bool = False
+    require_matching_key: bool = False
+    identity_from_certificate: tuple[tuple[str, str], ...] = ()
+    """Identity attribute and the field of the certificate (CN, serial, SAN) that must agree."""
+
+    @property
+    def has_credentials(self) -> bool:
+        password = self.mender_password or self.mender_password_file
+        return bool(
+            self.mender_token or self.mender_token_file or (self.mender_username and password)
+        )
 
 
 @dataclass(frozen=True, slots=True)
