@@ -3,6 +3,8 @@
 import binascii
 import traceback
 from collections.abc import Awaitable, Callable, Iterator
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import msgspec
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -11,8 +13,13 @@ from mender_gateway.cache.settings import CacheSettings, Event, Figures, Kind
 from mender_gateway.config.settings import Config
 from mender_gateway.http.exchange import Exchange
 from mender_gateway.http.server import type_of_handler
+from mender_gateway.net.refusal import Reason, Refused, reason_of, text_of
+from mender_gateway.net.stream import Stream
 from mender_gateway.observe.log import INFO, WARN, Log
 from mender_gateway.observe.metrics import CONTENT_TYPE, Metrics
+
+if TYPE_CHECKING:
+    from mender_gateway.net.certificate import ClientCertificate
 
 _DEVICE_LEFT = 499
 """Status in log and metrics of a request whose device was gone before an answer began."""
@@ -40,6 +47,8 @@ class Observer:
         self._log = log
         self._metrics = metrics
         self._claims = msgspec.json.Decoder(_Claims)
+        self._refusals: dict[Reason, int] = {}
+        metrics.add_source(self._refusal_metrics)
 
     # --- requests ------------------------------------------------------------------------------
 
@@ -85,13 +94,41 @@ class Observer:
             error=str(error) or type(error).__name__,
         )
 
-    def handshake_failed(self, peer: str, error: Exception) -> None:
-        self._metrics.count("mender_gateway_tls_handshake_failures", "TLS handshakes that failed.")
-        reason = getattr(error, "reason", None) or str(error) or type(error).__name__
+    def handshake_failed(self, stream: Stream, error: Exception) -> None:
+        reason = reason_of(error)
+        self._refusals[reason] = self._refusals.get(reason, 0) + 1
+        shown = error.shown if isinstance(error, Refused) else None
         self._log.once_per(
-            60.0, f"handshake {peer} {reason}", "warn", "TLS handshake failed", peer=peer,
-            reason=reason,
-        )  # fmt: skip
+            60.0,
+            f"handshake {stream.peer} {reason} {shown.fingerprint if shown else ''}",
+            "warn",
+            "TLS client refused",
+            peer=stream.peer,
+            reason=str(reason),
+            detail=text_of(error),
+            **(of_certificate(shown) if shown else {}),
+        )
+
+    def cut(self, peer: str, certificate: "ClientCertificate", reason: Refused) -> None:
+        """An open connection lost its certificate."""
+        self._refusals[reason.reason] = self._refusals.get(reason.reason, 0) + 1
+        self._log.warn(
+            "connection cut: its certificate is refused by now",
+            peer=peer,
+            reason=str(reason.reason),
+            detail=str(reason),
+            **of_certificate(certificate),
+        )
+
+    def _refusal_metrics(self) -> Iterator[Metric]:
+        family = CounterMetricFamily(
+            "mender_gateway_tls_handshake_failures",
+            "TLS clients that were not let in.",
+            labels=("reason",),
+        )
+        for reason, number in list(self._refusals.items()):
+            family.add_metric((str(reason),), number)
+        yield family
 
     def crashed(self, exchange: Exchange, error: Exception) -> None:
         self._metrics.count("mender_gateway_internal_errors", "Faults of the gateway's own.")
@@ -155,6 +192,16 @@ class Observer:
             await exchange.respond(200, [(b"Content-Type", CONTENT_TYPE)], self._metrics.render())
 
         return handle
+
+
+def of_certificate(certificate: "ClientCertificate") -> dict[str, object]:
+    """What an operator needs to find a certificate, as fields of a log line."""
+    return {
+        "subject": certificate.subject,
+        "serial": certificate.serial_text,
+        "issuer": certificate.issuer,
+        "expires": datetime.fromtimestamp(certificate.ends, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }
 
 
 def _base64url(text: bytes) -> bytes:

@@ -9,6 +9,7 @@ import asyncio
 import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import httptools
 
@@ -21,6 +22,9 @@ from mender_gateway.http.wire import Ended, Idle, MalformedChunk, Wire
 from mender_gateway.net.bulk import Bulk
 from mender_gateway.net.listener import Places
 from mender_gateway.net.stream import Stream
+
+if TYPE_CHECKING:
+    from mender_gateway.net.gate import Gate
 
 _DRAIN = 64 * 1024
 """Bytes of an unread request body that are read to save the connection."""
@@ -37,8 +41,8 @@ class Reports:
     """After each exchange, also one that was aborted (`ended` is then false)."""
     aborted: Callable[[Exchange, Exception], None]
     """An answer was cut off after its head was out."""
-    handshake_failed: Callable[[str, Exception], None]
-    """Peer address and reason."""
+    handshake_failed: Callable[[Stream, Exception], None]
+    """Also of a client that was refused for its certificate."""
     crashed: Callable[[Exchange, Exception], None]
     """A fault of our own ended an exchange."""
 
@@ -56,7 +60,10 @@ class Server:
         places: Places,
         reports: Reports,
         loop: asyncio.AbstractEventLoop,
+        gate: "Gate | None" = None,
     ) -> None:
+        """`gate`: connections arrive plain and must pass it (mutual TLS)."""
+        self._gate = gate
         self._handler = handler
         self._scheme = scheme
         self._limits = limits
@@ -70,12 +77,19 @@ class Server:
     async def serve(self, stream: Stream) -> None:
         """One connection from accept to end; raises nothing but CancelledError."""
         try:
-            if stream.tls:
+            gate = self._gate
+            if gate is not None or stream.tls:
                 try:
-                    await stream.handshake(self._limits.handshake)
+                    if gate is not None:
+                        await gate.admit(stream, self._limits.handshake)
+                    else:
+                        await stream.handshake(self._limits.handshake)
                 except (OSError, TimeoutError) as error:
-                    self._reports.handshake_failed(stream.peer, error)
-                    stream.abort() if isinstance(error, TimeoutError) else stream.close()
+                    self._reports.handshake_failed(stream, error)
+                    if isinstance(error, TimeoutError):
+                        stream.abort()
+                    else:
+                        await stream.linger()  # what it has sent must not cost it our alert
                     return
             await self._exchanges(stream)
         except asyncio.CancelledError:
@@ -83,6 +97,9 @@ class Server:
             raise
         except (OSError, TimeoutError, ssl.SSLError):
             stream.abort()
+        finally:
+            if self._gate is not None:
+                self._gate.left(stream)
 
     async def _exchanges(self, stream: Stream) -> None:
         limits = self._limits

@@ -11,8 +11,12 @@ import asyncio
 import socket
 import ssl
 import struct
+from typing import TYPE_CHECKING
 
 from mender_gateway.net.deadlines import Deadlines
+
+if TYPE_CHECKING:
+    from mender_gateway.net.certificate import ClientCertificate
 
 RECEIVE = 64 * 1024
 """Bytes asked for by one read."""
@@ -39,6 +43,7 @@ class Stream:
         "_read_wait",
         "_watching",
         "_write_wait",
+        "certificate",
         "closed",
         "fd",
         "peer",
@@ -59,6 +64,8 @@ class Stream:
         self.tls = isinstance(sock, ssl.SSLSocket)
         self.peer = peer
         """Address of the peer, without port, for logs and X-Forwarded-For."""
+        self.certificate: ClientCertificate | None = None
+        """The peer's, where it is required and was verified."""
         self.closed = False
         self.readable = False
         """Data or the end arrived while nobody waited for it."""
@@ -102,13 +109,19 @@ class Stream:
         if self._read_wait is wait:
             self._read_wait = None
 
+    def _renew_watch(self) -> None:
+        """Register anew: an error that ended the watch unheard of is then reported (`deadlines`)."""
+        if self._watching:
+            self._loop.remove_reader(self.fd)
+            self._loop.add_reader(self.fd, self._on_readable)
+
     async def wait_readable(self, timeout: float, also: "Stream | None" = None) -> None:
         """Wait until there is something to read here, or in `also`: `readable` says in which."""
         wait = self._loop.create_future()
         self.watch(wait)
         if wait.done():
             return
-        self._deadlines.set(wait, timeout)
+        self._deadlines.set(wait, timeout, self._renew_watch)
         try:
             if also is not None:
                 also.watch(wait)
@@ -237,6 +250,13 @@ class Stream:
             if sent:
                 rest = memoryview(rest)[sent:]
             await self.wait_writable(timeout)
+
+    def secure(self, context: ssl.SSLContext) -> None:
+        """Put TLS, server side, on a plain stream; `handshake` follows. Does not wait."""
+        self.sock = context.wrap_socket(
+            self.sock, server_side=True, do_handshake_on_connect=False, suppress_ragged_eofs=False
+        )
+        self.tls = True
 
     async def handshake(self, timeout: float) -> None:
         """Complete the TLS handshake; raises ssl.SSLError with OpenSSL's reason."""
