@@ -72,9 +72,10 @@ class Deployments:
     def _decide(self, url: str) -> Rewritten | None:
         match classify(url, self._whitelist, self._own_hosts):
             case Storage(origin):
-                self._seen.note(object_id(origin), url)
+                identity = object_id(origin)
+                self._seen.note(identity, url)
                 expires = int(self._clock.now() + self._link_lifetime)
-                return Rewritten(self._base + self._signer.sign(url, expires), expires)
+                return Rewritten(self._base + self._signer.sign(url, expires, identity), expires)
             case Own(target):
                 return Rewritten(self._base + target)
             case Foreign(reason, entry):

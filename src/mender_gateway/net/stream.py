@@ -110,7 +110,7 @@ class Stream:
             self._read_wait = None
 
     def _renew_watch(self) -> None:
-        """Register anew: an error that ended the watch unheard of is then reported (`deadlines`)."""
+        """Register anew: an error that ended the watch unheard is then reported (`deadlines`)."""
         if self._watching:
             self._loop.remove_reader(self.fd)
             self._loop.add_reader(self.fd, self._on_readable)
