@@ -5,6 +5,7 @@ zeros, and clients see the texts of its decoder's errors.
 """
 
 import json
+import math
 from datetime import UTC, datetime
 from typing import Any
 
@@ -51,8 +52,9 @@ def kind_of(value: object) -> str:
 
 def timestamp(seconds: float, digits: int = 3) -> str:
     """RFC 3339 in UTC with at most `digits` fraction digits, trailing zeros dropped."""
-    nanoseconds = round(seconds * 10**digits) * 10 ** (9 - digits)
-    whole, fraction = divmod(nanoseconds, 10**9)
+    whole = math.floor(seconds)
+    carry, part = divmod(round((seconds - whole) * 10**digits), 10**digits)
+    whole, fraction = whole + carry, part * 10 ** (9 - digits)
     text = datetime.fromtimestamp(whole, UTC).strftime("%Y-%m-%dT%H:%M:%S")
     decimals = f"{fraction:09d}".rstrip("0")
     return f"{text}.{decimals}Z" if decimals else f"{text}Z"
