@@ -13,7 +13,7 @@ import signal
 import socket
 import ssl
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvloop
 
@@ -30,6 +30,7 @@ from mender_gateway.cache.errors import DiskTrouble
 from mender_gateway.config.load import Loaded
 from mender_gateway.config.settings import Address, Config
 from mender_gateway.devices.handler import Inventory
+from mender_gateway.entrance import PlainTls
 from mender_gateway.errors import ConfigError
 from mender_gateway.health import Health
 from mender_gateway.http.client import Pool
@@ -40,13 +41,17 @@ from mender_gateway.net.bulk import Bulk
 from mender_gateway.net.deadlines import Deadlines
 from mender_gateway.net.listener import Listener, Places, bind
 from mender_gateway.net.outbound import Connector, OutboundProxy
-from mender_gateway.net.tls import client_context, server_context, storage_context
+from mender_gateway.net.tls import client_context, storage_context
+from mender_gateway.net.watch import FileWatch
 from mender_gateway.observe.log import Log
 from mender_gateway.observe.metrics import Metrics
 from mender_gateway.observed import Observer
 from mender_gateway.proxy.forward import Forwarder
 from mender_gateway.proxy.tunnel import Tunnels
 from mender_gateway.routes import Router
+
+if TYPE_CHECKING:
+    from mender_gateway.mutual_tls import MutualTls
 
 _LAST_WORDS = 5.0
 """Seconds for connections to end after the grace period."""
@@ -94,7 +99,7 @@ class Gateway:
                 seconds=round(seconds),
             )
         )
-        self._server_context = self._make_server_context()
+        self._entrance = self._make_entrance()
         self._pool = Pool(self._make_connector(), config.limits, loop)
         upstream_context = None
         if config.upstream.url.scheme == "https":
@@ -116,24 +121,18 @@ class Gateway:
         self._servers: list[Server] = []
         self._listeners: list[Listener] = []
         self._background: set[asyncio.Task[Any]] = set()
+        self._watch: FileWatch | None = None
+        self._reloading = asyncio.Lock()
 
     # --- building ------------------------------------------------------------------------------
 
-    def _make_server_context(self) -> ssl.SSLContext | None:
-        https = self._config.https
-        if not https.enabled:
-            return None
-        if https.server_certificate is None or https.server_key is None:
-            raise ConfigError("HTTPS.ServerCertificate and HTTPS.ServerKey: missing")
-        try:
-            return server_context(
-                https.server_certificate, https.server_key, https.minimum_tls_version
-            )
-        except (OSError, ValueError) as error:
-            raise ConfigError(
-                f"HTTPS.ServerCertificate {https.server_certificate}, "
-                f"HTTPS.ServerKey {https.server_key}: {error}"
-            ) from error
+    def _make_entrance(self) -> "PlainTls | MutualTls | None":
+        config = self._config
+        if config.mtls.enabled:
+            from mender_gateway.mutual_tls import MutualTls  # and cryptography, here alone
+
+            return MutualTls(config, self._log, self._metrics, self._observer, self._loop)
+        return PlainTls(config, self._loop) if config.https.enabled else None
 
     def _make_context(
         self, make: Callable[[str | None, bool], ssl.SSLContext], key: str
@@ -240,12 +239,13 @@ class Gateway:
 
     async def start(self) -> None:
         """Open the listeners; raises ConfigError for an address that cannot be had."""
-        config = self._config
+        config, router = self._config, self._router
         wanted: list[tuple[str, str, Address, type_of_handler, bool]] = []
         if config.http.enabled:
-            wanted.append(("HTTP", "http", config.http.listen, self._router.handle, False))
+            handle = router.handle_probe if config.mtls.enabled else router.handle
+            wanted.append(("HTTP", "http", config.http.listen, handle, False))
         if config.https.enabled:
-            wanted.append(("HTTPS", "https", config.https.listen, self._router.handle, True))
+            wanted.append(("HTTPS", "https", config.https.listen, router.handle, True))
         sockets = []
         try:
             for key, _, address, _, _ in wanted:
@@ -272,12 +272,14 @@ class Gateway:
                     "metrics are not served", listen=str(config.metrics.listen), error=str(error)
                 )
             else:
-                handler = self._observer.handler(self._router.handle_probe, self._refresh)
+                handler = self._observer.handler(router.handle_probe, self._refresh)
                 self._listen(sock, "metrics", "http", handler, False)
+        self._watch_files()
 
     def _listen(
         self, sock: socket.socket, name: str, scheme: str, handler: type_of_handler, secure: bool
     ) -> None:
+        entrance = self._entrance if secure else None
         server = Server(
             handler,
             scheme=scheme,
@@ -291,6 +293,7 @@ class Gateway:
                 self._observer.crashed,
             ),
             loop=self._loop,
+            gate=entrance.gate if entrance else None,
         )
         listener = Listener(
             sock,
@@ -298,17 +301,12 @@ class Gateway:
             self._deadlines,
             self._places,
             server.serve,
-            self._current_context if secure else None,
+            entrance.context if isinstance(entrance, PlainTls) else None,
         )
         self._servers.append(server)
         self._listeners.append(listener)
         host, port = listener.address
         self._log.info("listening", listener=name, address=str(Address(host, port)))
-
-    def _current_context(self) -> ssl.SSLContext:
-        if self._server_context is None:
-            raise ConfigError("HTTPS is not enabled")
-        return self._server_context
 
     async def _refresh(self) -> None:
         if self._cache is not None:
@@ -317,17 +315,32 @@ class Gateway:
             except DiskTrouble as error:
                 self._log.once_per(60.0, "figures", "warn", "cache: no figures", error=str(error))
 
+    def _watch_files(self) -> None:
+        entrance = self._entrance
+        if entrance is None:
+            return
+        self._spawn(entrance.remind())
+
+        def changed() -> None:
+            self._loop.call_soon_threadsafe(self.reload)
+
+        self._watch = FileWatch(entrance.watched(), changed, entrance.looked)
+        self._watch.start()
+
     def reload(self) -> None:
-        """Read the server's certificate and key anew (SIGHUP); bad ones leave the old in force."""
+        """Read certificates, keys and lists anew (SIGHUP, or because a file has changed)."""
         self._spawn(self._reload())
 
     async def _reload(self) -> None:
-        try:
-            self._server_context = await self._loop.run_in_executor(None, self._make_server_context)
-        except ConfigError as error:
-            self._log.error("reload failed, the old certificate stays", error=str(error))
-        else:
-            self._log.info("reloaded")
+        """Bad files leave the old ones in force."""
+        async with self._reloading:
+            try:
+                if self._entrance is not None:
+                    await self._entrance.reload()
+            except ConfigError as error:
+                self._log.error("reload failed, what was in force stays", error=str(error))
+            else:
+                self._log.info("reloaded")
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)
@@ -336,6 +349,8 @@ class Gateway:
 
     async def stop(self) -> None:
         """Drain and end everything; returns within the grace period and a few seconds."""
+        if self._watch is not None:
+            self._watch.close()
         for listener in self._listeners:
             listener.close()
         for server in self._servers:

@@ -23,6 +23,8 @@ RECEIVE = 64 * 1024
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _WOULD_BLOCK = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+_BROKEN = bytes([7])
+"""The first byte of `struct tcp_info`: TCP_CLOSE, the state after RST or a lost connection."""
 _LINGER_BYTES = 256 * 1024
 _LINGER_SECONDS = 2.0
 
@@ -100,10 +102,24 @@ class Stream:
             if not wait.done():
                 wait.set_result(None)
             return
-        self._read_wait = wait
+        if self._arm():
+            self._read_wait = wait
+        else:
+            self.readable = True
+            if not wait.done():
+                wait.set_result(None)
+
+    def _arm(self) -> bool:
+        """Register the watch; False when there is nothing to wait for: the connection is broken.
+
+        libuv tells of an error (RST) once and then forgets the descriptor. When data had come
+        before the error, whoever was told has read that and knows nothing of the error yet.
+        """
         if not self._watching:
             self._watching = True
             self._loop.add_reader(self.fd, self._on_readable)
+            return True
+        return self.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) != _BROKEN
 
     def unwatch(self, wait: asyncio.Future[None]) -> None:
         if self._read_wait is wait:
@@ -144,8 +160,11 @@ class Stream:
         if self.closed:
             raise ConnectionResetError("connection is closed")
         wait = self._loop.create_future()
+        try:
+            self._loop.add_writer(self.fd, self._on_writable)
+        except RuntimeError:  # libuv has forgotten the descriptor, see `_arm`
+            return
         self._write_wait = wait
-        self._loop.add_writer(self.fd, self._on_writable)
         self._deadlines.set(wait, timeout)
         try:
             if also is not None:
@@ -352,10 +371,9 @@ class Stream:
     async def _raw_readable(self, timeout: float) -> None:
         self.readable = False
         wait = self._loop.create_future()
+        if not self._arm():
+            return
         self._read_wait = wait
-        if not self._watching:
-            self._watching = True
-            self._loop.add_reader(self.fd, self._on_readable)
         self._deadlines.set(wait, timeout)
         try:
             await wait

@@ -19,13 +19,18 @@ class FileWatch:
     """Calls `on_change` in its own thread; `paths` are files or directories of files."""
 
     def __init__(
-        self, paths: Sequence[str], on_change: Callable[[], None], period: float = _PERIOD
+        self,
+        paths: Sequence[str],
+        on_change: Callable[[], None],
+        seen: type_of_look | None = None,
+        period: float = _PERIOD,
     ) -> None:
+        """`seen`: what `look` said before the files were read."""
         self._paths = tuple(paths)
         self._on_change = on_change
         self._period = period
         self._ending = threading.Event()
-        self._seen = look(self._paths)
+        self._seen = look(self._paths) if seen is None else seen
         self._thread = threading.Thread(target=self._run, name="file-watch", daemon=True)
 
     def start(self) -> None:
@@ -38,7 +43,7 @@ class FileWatch:
             self._thread.join()
 
     def _run(self) -> None:
-        before = self._seen
+        before: type_of_look | None = None
         while not self._ending.wait(self._period):
             now = look(self._paths)
             if now == before != self._seen:

@@ -1,0 +1,88 @@
+"""A gateway with mutual TLS in front of a server that takes everything, for tests of the gate."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.support.authority import Issued
+from tests.support.gateway import GatewayProcess, running_gateway
+from tests.support.pki import make_server_pki
+from tests.support.scripted import Peer, ScriptedServer, connect, requests, scripted_server
+
+REQUEST = b"GET /api/devices/v1/x HTTP/1.1\r\nHost: gateway\r\n\r\n"
+ALIVE = b"GET /api/internal/v1/gateway/alive HTTP/1.1\r\nHost: gateway\r\n\r\n"
+
+
+def answer_everything(peer: Peer) -> None:
+    for _ in requests(peer):
+        peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
+
+
+@dataclass
+class Guarded:
+    gateway: GatewayProcess
+    upstream: ScriptedServer
+    folder: Path
+
+    def connect(self, device: Issued, version: Any = None) -> Peer:
+        """A connection that has shown the device's certificate."""
+        name = f"client-{device.serial:x}"
+        context = device.context(self.folder / "clients", name, version)
+        return connect(self.gateway.ports["https"], context)
+
+    def ask(self, device: Issued, version: Any = None) -> int | None:
+        """The status of a request of that device; None when it is not let in."""
+        try:
+            peer = self.connect(device, version)
+        except OSError:
+            return None
+        try:
+            return ask(peer)
+        finally:
+            peer.close()
+
+
+def ask(peer: Peer) -> int | None:
+    """The status of one more request on a connection; None when the connection ends."""
+    try:
+        peer.send(REQUEST)
+        return peer.answer()[0]
+    except (OSError, EOFError):
+        return None
+
+
+def write_roots(path: Path, *roots: Issued) -> str:
+    path.write_bytes(b"".join(root.pem for root in roots))
+    return str(path)
+
+
+@contextmanager
+def guarded(
+    folder: Path, roots: list[Issued], https: dict[str, Any] | None = None, **settings: Any
+) -> Iterator[Guarded]:
+    """`settings` go into Features.mTLS."""
+    pki = make_server_pki(folder / "server")
+    with scripted_server(answer_everything) as upstream:
+        config = {
+            "HTTP": {"Enabled": True, "Listen": "127.0.0.1:0"},
+            "HTTPS": {
+                "Enabled": True,
+                "Listen": "127.0.0.1:0",
+                "ServerCertificate": str(pki.certificate),
+                "ServerKey": str(pki.key),
+                **(https or {}),
+            },
+            "Metrics": {"Enabled": True, "Listen": "127.0.0.1:0"},
+            "UpstreamServer": {"URL": upstream.url},
+            "Features": {
+                "mTLS": {
+                    "Enabled": True,
+                    "CACertificate": write_roots(folder / "roots.pem", *roots),
+                    **settings,
+                }
+            },
+        }
+        with running_gateway(folder, config) as gateway:
+            yield Guarded(gateway, upstream, folder)
