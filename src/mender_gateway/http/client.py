@@ -93,29 +93,39 @@ class Client(Wire):
             self.stream.readable = True
         return True
 
-    async def answer(self, method: bytes, timeout: float) -> Answer:
-        """The next answer's head, 1xx included; `timeout` seconds for its first byte.
+    async def answer(self, method: bytes, timeout: float, *, upgrading: bool = False) -> Answer:
+        """The final answer's head; interim ones (1xx) are dropped, 101 is one unless `upgrading`.
 
-        Raises NoAnswer when the connection ended before a byte of it; BadGateway, GatewayTimeout.
+        `timeout` seconds for the first byte of each. Raises NoAnswer when the connection ended
+        before any byte; BadGateway, GatewayTimeout.
         """
         limits = self.limits
-        try:
-            head = await self.read_head(timeout, limits.body_progress, limits.head_bytes)
-        except Idle:
-            raise GatewayTimeout("upstream did not answer in time") from None
-        except TimeoutError:
-            raise GatewayTimeout("upstream stopped inside an answer's head") from None
-        except HeadTooLarge:
-            raise BadGateway("upstream answered with too large a head") from None
-        except Ended as error:
-            raise BadGateway("upstream ended the connection inside an answer's head") from error
-        except OSError as error:
-            raise NoAnswer(str(error)) from error
-        if head is None:
-            raise NoAnswer("upstream ended the connection without an answer")
-        answer = parse_answer(head, self._checker, method)
-        self.start_body(0 if answer.status < 200 else answer.framing)
-        return answer
+        for number in range(_INTERIM_ANSWERS):
+            try:
+                head = await self.read_head(timeout, limits.body_progress, limits.head_bytes)
+            except Idle:
+                raise GatewayTimeout("upstream did not answer in time") from None
+            except TimeoutError:
+                raise GatewayTimeout("upstream stopped inside an answer's head") from None
+            except HeadTooLarge:
+                raise BadGateway("upstream answered with too large a head") from None
+            except OSError as error:
+                if number or isinstance(error, Ended):
+                    raise BadGateway(f"upstream ended an answer half-way: {error}") from error
+                raise NoAnswer(str(error)) from error
+            if head is None:
+                if number:
+                    raise BadGateway("upstream ended the connection after an interim answer")
+                raise NoAnswer("upstream ended the connection without an answer")
+            answer = parse_answer(head, self._checker, method)
+            if answer.status >= 200:
+                self.start_body(answer.framing)
+                return answer
+            if answer.status == 101:
+                if upgrading:
+                    return answer
+                raise BadGateway("upstream switches protocols without being asked")
+        raise BadGateway("upstream sends interim answers without end")
 
     def close(self) -> None:
         self.stream.close()

@@ -45,19 +45,29 @@ class Wire:
         `wait` seconds for the first byte (Idle), `progress` seconds from there to the end; raises
         HeadTooLarge beyond `limit` bytes, Ended in the middle.
         """
-        # RFC 9112 2.2: an empty line before a message is to be ignored.
-        buffer = self.buffer.removeprefix(b"\r\n")
+        buffer = self.buffer
+        if buffer[:2] == b"\r\n":
+            buffer = buffer[2:]
+        before = len(self.buffer) - len(buffer)
         while not buffer:
             try:
                 buffer = await self.stream.receive(wait, _FIRST_READ)
             except Truncated:
-                return None
+                buffer = b""
             except TimeoutError:
                 raise Idle from None
+            except OSError as error:
+                if before:
+                    raise Ended(f"connection broke before a message head: {error}") from error
+                raise
             if not buffer:
+                if before:
+                    raise Ended("connection ended before a message head")
                 return None
-            if buffer[0] == 13:
-                buffer = buffer.removeprefix(b"\r\n")
+            if not before and buffer[:2] == b"\r\n":
+                # RFC 9112 2.2: one empty line before a message is to be ignored.
+                before = 2
+                buffer = buffer[2:]
         end = buffer.find(b"\r\n\r\n")
         if end < 0:
             deadline = self.loop.time() + progress
@@ -67,7 +77,12 @@ class Wire:
                     raise HeadTooLarge
                 if not 65 <= gathered[0] <= 122:
                     break  # no method and no status line begins so: let the parser refuse it
-                more = await self.stream.receive(deadline - self.loop.time(), _FIRST_READ)
+                try:
+                    more = await self.stream.receive(deadline - self.loop.time(), _FIRST_READ)
+                except TimeoutError:
+                    raise
+                except OSError as error:
+                    raise Ended(f"connection broke inside a message head: {error}") from error
                 if not more:
                     raise Ended("connection ended inside a message head")
                 start = max(0, len(gathered) - 3)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from mender_gateway.config.settings import Limits
 from mender_gateway.errors import BadGateway, BodyTooLarge, GatewayTimeout
 from mender_gateway.http.chunked import LAST_CHUNK, MalformedChunk, frame
-from mender_gateway.http.client import Client, NoAnswer, Pool, Server
+from mender_gateway.http.client import Client, Pool, Server
 from mender_gateway.http.exchange import Exchange
 from mender_gateway.http.headers import request_fields, response_fields
 from mender_gateway.http.message import CHUNKED, Answer
@@ -101,38 +101,41 @@ class Forwarder:
     ) -> tuple[Client, Answer]:
         """Send the request; the final answer's head and the connection that its body is on.
 
-        `body`, when given, goes in place of the request's own, which was read before. Interim
-        answers (1xx) are dropped. Raises BadGateway, GatewayTimeout, Overloaded, BadRequest,
-        RequestTimeout, OSError when the device is gone.
+        `body`, when given, goes in place of the request's own, which was read before. Raises
+        BadGateway, GatewayTimeout, Overloaded, BadRequest, RequestTimeout, OSError when the device
+        is gone.
         """
         request = exchange.request
         repeatable = manner.repeatable or request.method in (b"GET", b"HEAD")
         timeout = self.limits.download_first_byte if manner.download else self.limits.api_first_byte
-        kept: list[bytes] | None = [] if repeatable else None
+        length = request.framing if body is None else len(body)
+        kept = _Kept(lost=not repeatable or length > _KEPT)
         client = self.pool.take(self.upstream)
         while True:
             if client is None:
                 client = await self.pool.connect(self.upstream)
             try:
-                length = request.framing if body is None else len(body)
                 data = self.head(exchange, client, manner, length)
-                if length == 0:
-                    complete = await client.send(data, self.limits.write_stall)
-                elif body is not None:
-                    complete = await client.send(data + body, self.limits.write_stall)
-                else:
-                    complete, kept = await self._send_body(exchange, client, data, kept)
+                try:
+                    if length == 0:
+                        complete = await client.send(data, self.limits.write_stall)
+                    elif body is not None:
+                        complete = await client.send(data + body, self.limits.write_stall)
+                    else:
+                        complete = await self._send_body(exchange, client, data, kept)
+                except ConnectionError as error:
+                    # It may have answered before it hung up.
+                    if isinstance(error, _DeviceGone) or not client.has_answer():
+                        raise
+                    complete = False
                 answer = await client.answer(request.method, timeout)
-                while answer.status < 200 and answer.status != 101:
-                    answer = await client.answer(request.method, timeout)
-            except (NoAnswer, OSError) as error:
-                from_device = isinstance(error, _DeviceGone)
+            except OSError as error:
                 self.pool.discard(client, abort=True)
-                if from_device:
+                if isinstance(error, _DeviceGone):
                     raise
                 if isinstance(error, TimeoutError):
                     raise GatewayTimeout("upstream takes no data") from error
-                again = client.reused and kept is not None and isinstance(error, ConnectionError)
+                again = client.reused and not kept.lost and isinstance(error, ConnectionError)
                 if not again:
                     raise BadGateway(f"upstream ended the connection: {error}") from error
                 client = None
@@ -146,49 +149,42 @@ class Forwarder:
             return client, answer
 
     async def _send_body(
-        self, exchange: Exchange, client: Client, head: bytes, kept: list[bytes] | None
-    ) -> tuple[bool, list[bytes] | None]:
+        self, exchange: Exchange, client: Client, head: bytes, kept: "_Kept"
+    ) -> bool:
         """Stream the device's body after `head`; whether all of it went out before an answer.
 
-        `kept` gathers what was sent, for a repetition (it is sent first if there is something in
-        it already); None once there is too much.
+        What `kept` holds was sent before and goes first.
         """
         chunked = exchange.request.framing == CHUNKED
-        timeout = self.limits.body_progress
+        stall = self.limits.write_stall
         data = head
-        for piece in kept or ():
-            data += frame(piece) if chunked else piece
+        if kept.data:
+            data += frame(bytes(kept.data)) if chunked else kept.data
         wire = exchange.wire
-        while True:
-            if wire.body_done:
-                if chunked:
-                    data += LAST_CHUNK
-                if data and not await client.send(data, self.limits.write_stall):
-                    return False, None
-                return True, kept
+        while not wire.body_done:
             if not wire.buffer:
                 # Nothing is here: what we have goes out, then device or upstream has the word.
-                if data and not await client.send(data, self.limits.write_stall):
-                    return False, None
+                if data and not await client.send(data, stall):
+                    return False
                 data = b""
                 if exchange.request.expects:
                     pass  # reading answers with 100 (Continue) first
                 elif await self._answered_early(exchange, client):
-                    return False, None
+                    return False
             try:
-                piece = await exchange.read_body(timeout)
+                piece = await exchange.read_body(self.limits.body_progress)
             except OSError as error:
                 raise _DeviceGone(str(error)) from error
             if piece:
-                if kept is not None:
-                    kept.append(piece)
-                    if sum(map(len, kept)) > _KEPT:
-                        kept = None
+                kept.add(piece)
                 data += frame(piece) if chunked else piece
                 if len(data) > _KEPT:
-                    if not await client.send(data, self.limits.write_stall):
-                        return False, None
+                    if not await client.send(data, stall):
+                        return False
                     data = b""
+        if chunked:
+            data += LAST_CHUNK
+        return not data or await client.send(data, stall)
 
     async def _answered_early(self, exchange: Exchange, client: Client) -> bool:
         """Wait for the device's next bytes; True when the upstream answers before them."""
@@ -287,6 +283,23 @@ async def read_whole_body(exchange: Exchange, limits: Limits) -> bytes:
             raise BodyTooLarge
         pieces.append(piece)
     return b"".join(pieces)
+
+
+class _Kept:
+    """The part of a body that was sent, for sending it again; `lost` when that cannot be."""
+
+    __slots__ = ("data", "lost")
+
+    def __init__(self, lost: bool) -> None:
+        self.data = bytearray()
+        self.lost = lost
+
+    def add(self, piece: bytes) -> None:
+        if not self.lost:
+            self.data += piece
+            if len(self.data) > _KEPT:
+                self.lost = True
+                self.data = bytearray()
 
 
 class _DeviceGone(ConnectionError):

@@ -35,9 +35,9 @@ class Tunnels:
         try:
             head = forwarder.head(exchange, client, PLAIN, 0, request.upgrade)
             await client.send(head, forwarder.limits.write_stall)
-            answer = await client.answer(request.method, forwarder.limits.api_first_byte)
-            while answer.status < 200 and answer.status != 101:
-                answer = await client.answer(request.method, forwarder.limits.api_first_byte)
+            answer = await client.answer(
+                request.method, forwarder.limits.api_first_byte, upgrading=True
+            )
         except (NoAnswer, OSError) as error:
             forwarder.pool.discard(client, abort=True)
             raise BadGateway(f"upstream ended the connection: {error}") from error
