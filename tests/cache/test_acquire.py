@@ -8,7 +8,6 @@ import os
 import pytest
 
 from mender_gateway.cache import Cache, FillBroken, OriginRefused
-from tests.cache.conftest import Caches, Run
 from tests.support.cache_origin import (
     Act,
     ScriptedOrigin,
@@ -18,6 +17,7 @@ from tests.support.cache_origin import (
     read_all,
     until,
 )
+from tests.support.cache_runs import Caches, Run
 
 MIB = 1024 * 1024
 

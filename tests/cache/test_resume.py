@@ -5,7 +5,6 @@ import asyncio
 import pytest
 
 from mender_gateway.cache import FillBroken
-from tests.cache.conftest import Caches, Run
 from tests.support.cache_origin import (
     Act,
     ScriptedOrigin,
@@ -15,6 +14,7 @@ from tests.support.cache_origin import (
     read_all,
     until,
 )
+from tests.support.cache_runs import Caches, Run
 
 MIB = 1024 * 1024
 DOWN = Act(fail=OSError("unreachable"))

@@ -7,7 +7,6 @@ import time
 import pytest
 
 from mender_gateway.cache import Bypass, Cache
-from tests.cache.conftest import Caches, Run
 from tests.support.cache_origin import (
     Act,
     ScriptedOrigin,
@@ -17,6 +16,7 @@ from tests.support.cache_origin import (
     read_all,
     until,
 )
+from tests.support.cache_runs import Caches, Run
 
 MIB = 1024 * 1024
 

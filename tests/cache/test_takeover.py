@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from mender_gateway.cache import Attributes, FillBroken, OriginRefused, VerificationFailed
-from tests.cache.conftest import Caches, Run
 from tests.support.cache_disk import FaultyDisk
 from tests.support.cache_origin import (
     Act,
@@ -18,6 +17,7 @@ from tests.support.cache_origin import (
     read_all,
     until,
 )
+from tests.support.cache_runs import Caches, Run
 
 MIB = 1024 * 1024
 CHUNK = 256 * 1024

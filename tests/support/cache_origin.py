@@ -5,6 +5,7 @@ how far a fill gets; `script` names what goes wrong at the next openings, one en
 """
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import random
@@ -12,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mender_gateway.cache import Attributes, Cache, OriginRefused, Reader
+from mender_gateway.cache import Attributes, Bypass, Cache, FillBroken, OriginRefused, Reader
 
 
 def content(size: int, seed: int = 1) -> bytes:
@@ -148,3 +149,59 @@ async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.002)
+
+
+@dataclass(slots=True)
+class Delivery:
+    """What one device received, and which way its bytes came."""
+
+    data: bytearray
+    cached: int = 0
+    around: int = 0
+    aborted: bool = False
+
+
+async def deliver(
+    cache: Cache, name: str, origin: ScriptedOrigin, *, piece: int = 300_000
+) -> Delivery:
+    """Serves a device as the gateway does: through the cache, or from its own offset around it.
+
+    Bytes once delivered are never delivered again; an object that must not be continued aborts.
+    """
+    delivery = Delivery(bytearray())
+    try:
+        reader = await cache.acquire(object_id(name), origin)
+    except Bypass:
+        await _around(delivery, origin)
+        return delivery
+    with contextlib.closing(_Released(reader)):
+        length = reader.attributes.length
+        while len(delivery.data) < length:
+            at = len(delivery.data)
+            try:
+                ready = await reader.wait(at)
+                data = os.pread(reader.fd, min(piece, ready - at), at)
+            except FillBroken as broken:
+                if broken.resumable:
+                    await _around(delivery, origin)
+                else:
+                    delivery.aborted = True
+                return delivery
+            delivery.data += data
+            delivery.cached += len(data)
+    return delivery
+
+
+@dataclass(frozen=True, slots=True)
+class _Released:
+    reader: Reader
+
+    def close(self) -> None:
+        self.reader.release()
+
+
+async def _around(delivery: Delivery, origin: ScriptedOrigin) -> None:
+    at = len(delivery.data)
+    data = origin.content[at:]
+    delivery.data += data
+    delivery.around += len(data)

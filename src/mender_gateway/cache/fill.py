@@ -49,12 +49,15 @@ class Fill:
         """Bytes taken from the origin or kept; what the writer has not written yet included."""
         self._download = Download(context, demand)
         self._writer: Writer | None = None
+        self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Set by the first error of a write or fdatasync."""
+        self._failure.add_done_callback(lambda future: future.cancelled() or future.exception())
 
     async def run(self) -> None:
         """Fills, commits, and tells readers how it ended. Raises nothing but CancelledError."""
         living = asyncio.get_running_loop().create_task(self._live())
         try:
-            await self._fill()
+            await self._fill_while_the_disk_works()
         except (OriginRefused, NoRoom, LockBusy) as error:
             self._refused(error)
         except SourceBroken as error:
@@ -134,6 +137,25 @@ class Fill:
                 await self._context.threads.run(self._partial.beat)
             except DiskTrouble:
                 pass  # the next write says so too
+
+    def _failed(self, error: BaseException) -> None:
+        if not self._failure.done():
+            self._failure.set_exception(error)
+
+    async def _fill_while_the_disk_works(self) -> None:
+        """Fills; a failing write ends it at once, whatever it waits for."""
+        filling = asyncio.get_running_loop().create_task(self._fill())
+        try:
+            await asyncio.wait({filling, self._failure}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if not filling.done():
+                filling.cancel()
+                await asyncio.wait({filling})
+        if not filling.cancelled() and filling.exception() is None:
+            return
+        if self._failure.done():
+            await self._failure
+        await filling
 
     # -- from the beginning to the commit ----------------------------------------------------
 
@@ -241,7 +263,7 @@ class Fill:
         self._received = 0
         partial.verifier = self._demand.verifier(attributes) if self._demand.verifier else None
         self._writer = Writer(
-            context.threads, partial, self._advance, context.settings.disk_patience
+            context.threads, partial, self._advance, self._failed, context.settings.disk_patience
         )
 
     @property

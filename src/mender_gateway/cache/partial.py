@@ -23,6 +23,7 @@ from mender_gateway.cache.disk import Disk
 from mender_gateway.cache.errors import PartialLost, VerificationFailed
 from mender_gateway.cache.files import (
     list_directory,
+    make_directories,
     read_file,
     remove_tree,
     sync_directory,
@@ -315,6 +316,7 @@ class Partial:
             sync_directory(self._disk, made)
             if not self.held():
                 raise PartialLost(f"{self.path} was replaced while it was committed")
+            make_directories(self._disk, self._layout.objects)
             self._disk.rename(made, target)
         except (FileNotFoundError, FileExistsError, NotADirectoryError) as error:
             raise PartialLost(f"{self.path} cannot be committed: {error}") from error

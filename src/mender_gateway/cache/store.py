@@ -206,13 +206,8 @@ class Store:
         """The partial directory under our lock, made when missing; None when another has it."""
         path = self.layout.partial(object_id)
         for _ in range(_LOOKS):
-            try:
-                self.disk.mkdir(path)
-            except FileExistsError:
-                pass
-            except FileNotFoundError:
-                self.ensure()
-                continue
+            self.ensure()
+            make_directories(self.disk, path)
             try:
                 fd = try_lock(self.disk, f"{path}/fill.lock", EXCLUSIVE, create=True)
             except FileNotFoundError:

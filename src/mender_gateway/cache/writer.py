@@ -23,11 +23,17 @@ class Writer:
     """Owned by one fill; all of it runs on the event loop except the jobs it hands to threads."""
 
     def __init__(
-        self, threads: Threads, partial: Partial, advanced: Callable[[int], None], patience: float
+        self,
+        threads: Threads,
+        partial: Partial,
+        advanced: Callable[[int], None],
+        failed: Callable[[BaseException], None],
+        patience: float,
     ) -> None:
         self._threads = threads
         self._partial = partial
         self._advanced = advanced
+        self._failed = failed
         self._patience = patience
         self._gathered: list[bytes] = []
         self._size = 0
@@ -96,6 +102,8 @@ class Writer:
         self._report(error)
 
     def _report(self, error: BaseException | None) -> None:
-        self._error = self._error or error
+        if error is not None and self._error is None:
+            self._error = error
+            self._failed(error)
         self._changed.set()
         self._go_on()

@@ -1,0 +1,245 @@
+"""A disk that fails: every device still gets every byte, once, and the cache heals by itself."""
+
+import asyncio
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from mender_gateway.cache.layout import Layout
+from tests.support.cache_disk import OPERATIONS, FaultyDisk
+from tests.support.cache_origin import (
+    Act,
+    ScriptedOrigin,
+    content,
+    deliver,
+    fetch,
+    object_id,
+    read_all,
+    until,
+)
+from tests.support.cache_runs import Caches, run_scenario
+
+SIZE = 1024 * 1024 + 5
+WRITING = [name for name in OPERATIONS if name not in ("fstat", "stat", "utime")]
+
+
+@pytest.fixture
+def caches(tmp_path: Path) -> Caches:
+    return Caches(tmp_path / "cache")
+
+
+async def rollout(caches: Caches, disk: FaultyDisk) -> None:
+    """Three devices fetch one object, then another one, from a cache on the given disk."""
+    async with caches.open(disk=disk, trouble_pause=0.0, no_room_pause=0.0, linger=0.0) as cache:
+        for name in ("a", "b"):
+            origin = ScriptedOrigin(content(SIZE), script=[Act(break_at=SIZE // 2)])
+            devices = [asyncio.create_task(deliver(cache, name, origin)) for _ in range(3)]
+            for delivery in await asyncio.gather(*devices):
+                assert delivery.data == origin.content
+                assert not delivery.aborted
+        await until(lambda: cache.figures().fills == 0)
+
+
+async def check_healed(caches: Caches) -> None:
+    """A sound disk again: both objects are had whole, and nothing else is left."""
+    async with caches.open(linger=0.0) as cache:
+        for name in ("a", "b"):
+            origin = ScriptedOrigin(content(SIZE))
+            assert await fetch(cache, name, origin) == origin.content
+        await until(lambda: len(caches.names("objects")) == 2 and not caches.names("partial"))
+    assert caches.names("trash") == []
+    for name in ("a", "b"):
+        data = caches.path / "v1/objects" / object_id(name) / "data"
+        assert data.read_bytes() == content(SIZE)
+
+
+def calls_of_a_rollout(tmp_path: Path) -> dict[str, int]:
+    counting = FaultyDisk()
+    run_scenario(lambda: rollout(Caches(tmp_path / "counting"), counting))
+    return {name: counting.calls.count(name) for name in OPERATIONS}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_one_failing_call_anywhere_harms_no_device(tmp_path: Path, name: str) -> None:
+    for number in range(calls_of_a_rollout(tmp_path)[name]):
+        caches = Caches(tmp_path / str(number))
+        disk = FaultyDisk()
+        disk.fail(name, errno.EIO, first=number, times=1)
+        run_scenario(lambda disk=disk, caches=caches: rollout(caches, disk))  # type: ignore[misc]
+        assert caches.kinds().count("trouble") <= 1
+        run_scenario(lambda caches=caches: check_healed(caches))  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_calls_that_fail_from_some_point_on_harm_no_device(tmp_path: Path, name: str) -> None:
+    for number in range(0, calls_of_a_rollout(tmp_path)[name], 2):
+        caches = Caches(tmp_path / str(number))
+        disk = FaultyDisk()
+        disk.fail(name, errno.EIO, first=number)
+        run_scenario(lambda disk=disk, caches=caches: rollout(caches, disk))  # type: ignore[misc]
+        run_scenario(lambda caches=caches: check_healed(caches))  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    "error", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.ENOLCK]
+)
+def test_every_kind_of_disk_trouble_is_survived_and_healed(caches: Caches, error: int) -> None:
+    async def scenario() -> None:
+        disk = FaultyDisk()
+        origin = ScriptedOrigin(content(SIZE), allowed=SIZE // 2)
+        async with caches.open(disk=disk, trouble_pause=0.0) as cache:
+            devices = [asyncio.create_task(deliver(cache, "a", origin)) for _ in range(3)]
+            await until(lambda: origin.sent == SIZE // 2)
+            disk.fail([*WRITING], error, when=lambda path: path.startswith(str(caches.path)))
+            origin.allow(None)
+            for delivery in await asyncio.gather(*devices):
+                assert delivery.data == origin.content
+            for _ in range(3):
+                assert (await deliver(cache, "b", origin)).data == origin.content
+            assert cache.trouble is not None
+            assert not cache.figures().usable
+            assert caches.kinds().count("trouble") == 1
+            disk.heal()
+            assert (await deliver(cache, "a", origin)).cached == SIZE
+            await until(lambda: cache.trouble is None)
+            assert caches.kinds().count("healed") == 1
+            assert await fetch(cache, "a", ScriptedOrigin(b"")) == origin.content
+
+    run_scenario(scenario)
+
+
+def test_after_trouble_the_disk_is_left_alone_for_a_while(caches: Caches) -> None:
+    async def scenario() -> None:
+        disk = FaultyDisk()
+        async with caches.open(disk=disk, trouble_pause=1000.0) as cache:
+            origin = ScriptedOrigin(content(SIZE))
+            assert await fetch(cache, "a", origin) == origin.content
+            await until(lambda: cache.figures().commits == 1)
+            disk.fail("pwritev", errno.EIO, times=1)
+            assert (await deliver(cache, "b", origin)).data == origin.content
+            await until(lambda: cache.figures().fills == 0)
+            writes = disk.calls.count("mkdir")
+            assert (await deliver(cache, "c", origin)).around == SIZE
+            assert disk.calls.count("mkdir") == writes
+            assert (await deliver(cache, "a", origin)).cached == SIZE  # what is stored is served
+            assert await cache.probe() is None
+            assert (await deliver(cache, "c", origin)).cached == SIZE
+
+    run_scenario(scenario)
+
+
+def test_bytes_that_may_not_have_reached_the_disk_are_not_served(caches: Caches) -> None:
+    async def scenario() -> None:
+        disk = FaultyDisk()
+        disk.fail("fdatasync", errno.EIO, first=1)
+        origin = ScriptedOrigin(content(SIZE), allowed=300_000)
+        async with caches.open(disk=disk) as cache:
+            async with await cache.acquire(object_id("a"), origin) as reader:
+                await until(lambda: "fdatasync" in disk.calls and reader.ready(0) == 300_000)
+                origin.allow(SIZE - 1)
+                await until(lambda: cache.trouble is not None)
+                sound = reader.ready(0)
+                assert sound == 256 * 1024
+                assert await read_all(reader, 0, sound) == origin.content[:sound]
+
+    run_scenario(scenario)
+
+
+def test_a_disk_that_does_not_answer_is_gone_around(caches: Caches) -> None:
+    async def scenario() -> None:
+        disk = FaultyDisk()
+        origin = ScriptedOrigin(content(SIZE), allowed=SIZE // 2)
+        async with caches.open(disk=disk, disk_patience=0.2, lock_patience=0.2) as cache:
+            device = asyncio.create_task(deliver(cache, "a", origin))
+            await until(lambda: origin.sent == SIZE // 2)
+            disk.frozen.clear()
+            try:
+                origin.allow(None)
+                assert (await device).data == origin.content
+                assert (await deliver(cache, "a", origin)).data == origin.content
+                assert (await deliver(cache, "b", origin)).data == origin.content
+            finally:
+                disk.frozen.set()
+            await until(lambda: cache.figures().fills == 0)
+
+    run_scenario(scenario)
+
+
+def test_an_unusable_directory_at_start_is_no_error_and_heals(caches: Caches) -> None:
+    async def scenario() -> None:
+        caches.path.write_text("a file where the directory should be")
+        origin = ScriptedOrigin(content(SIZE))
+        async with caches.open(trouble_pause=0.0) as cache:
+            assert cache.trouble is not None
+            assert (await deliver(cache, "a", origin)).around == SIZE
+            assert await cache.probe() is not None
+            caches.path.unlink()
+            assert (await deliver(cache, "a", origin)).cached == SIZE
+            await until(lambda: cache.trouble is None)
+        assert caches.kinds().count("trouble") == 1
+
+    run_scenario(scenario)
+
+
+@pytest.mark.parametrize("moment", ["during a fill", "between fills", "while served"])
+@pytest.mark.parametrize("what", ["everything", "v1", "partial", "objects", "trash", "content"])
+def test_a_directory_that_vanishes_is_made_anew(caches: Caches, what: str, moment: str) -> None:
+    async def scenario() -> None:
+        layout = Layout(str(caches.path))
+        origin = ScriptedOrigin(content(SIZE), allowed=SIZE // 2)
+
+        def vanish() -> None:
+            paths = {
+                "everything": layout.path,
+                "v1": layout.base,
+                "partial": layout.partials,
+                "objects": layout.objects,
+                "trash": layout.trash,
+            }
+            if what == "content":
+                for folder in (layout.partials, layout.objects):
+                    for name in os.listdir(folder):
+                        os.rename(f"{folder}/{name}", f"{caches.path}.{name}.{moment}")
+            else:
+                os.rename(paths[what], f"{caches.path}.{what}.removed")
+
+        async with caches.open(check_every=0.0, trouble_pause=0.0) as cache:
+            device = asyncio.create_task(deliver(cache, "a", origin))
+            await until(lambda: origin.sent == SIZE // 2)
+            if moment == "during a fill":
+                vanish()
+            origin.allow(None)
+            assert (await device).data == origin.content
+            await until(lambda: cache.figures().fills == 0)
+            if moment == "between fills":
+                vanish()
+            again = await cache.acquire(object_id("a"), origin)
+            if moment == "while served":
+                vanish()
+            assert await read_all(again) == origin.content
+            again.release()
+            for name in ("a", "b", "c"):
+                await until(lambda: cache.figures().fills == 0)
+                assert (await deliver(cache, name, origin)).data == origin.content
+            await until(lambda: cache.figures().fills == 0)
+        assert object_id("c") in caches.names("objects")
+        async with caches.open() as cache:
+            assert await fetch(cache, "c", ScriptedOrigin(b"")) == origin.content
+
+    run_scenario(scenario)
+
+
+def test_an_object_replaced_by_hand_is_noticed(caches: Caches) -> None:
+    async def scenario() -> None:
+        origin = ScriptedOrigin(content(SIZE))
+        async with caches.open(linger=0.0) as cache:
+            await fetch(cache, "a", origin)
+            await until(lambda: cache.figures().commits == 1)
+            await until(lambda: cache.figures().open_entries == 0)
+            (caches.path / "v1/objects" / object_id("a") / "data").write_bytes(b"short")
+            assert await fetch(cache, "a", origin) == origin.content
+        assert len(origin.opens) == 2
+
+    run_scenario(scenario)
