@@ -125,19 +125,13 @@ class Stream:
         if self._read_wait is wait:
             self._read_wait = None
 
-    def _renew_watch(self) -> None:
-        """Register anew: an error that ended the watch unheard is then reported (`deadlines`)."""
-        if self._watching:
-            self._loop.remove_reader(self.fd)
-            self._loop.add_reader(self.fd, self._on_readable)
-
     async def wait_readable(self, timeout: float, also: "Stream | None" = None) -> None:
         """Wait until there is something to read here, or in `also`: `readable` says in which."""
         wait = self._loop.create_future()
         self.watch(wait)
         if wait.done():
             return
-        self._deadlines.set(wait, timeout, self._renew_watch)
+        self._deadlines.set(wait, timeout)
         try:
             if also is not None:
                 also.watch(wait)
