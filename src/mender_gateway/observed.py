@@ -21,6 +21,14 @@ from mender_gateway.observe.metrics import CONTENT_TYPE, Metrics
 if TYPE_CHECKING:
     from mender_gateway.net.certificate import ClientCertificate
 
+_COUNTERS = {
+    "mender_gateway_upstream_errors": "Requests for which upstream or storage failed or was late.",
+    "mender_gateway_aborted_answers": "Answers that were cut off.",
+    "mender_gateway_internal_errors": "Faults of the gateway's own.",
+    "mender_gateway_storage_bytes": "Bytes of artifacts received from storage.",
+    "mender_gateway_cache_bypasses": "Artifacts streamed past the cache.",
+}
+
 _DEVICE_LEFT = 499
 """Status in log and metrics of a request whose device was gone before an answer began."""
 
@@ -47,8 +55,13 @@ class Observer:
         self._log = log
         self._metrics = metrics
         self._claims = msgspec.json.Decoder(_Claims)
+        for name, text in _COUNTERS.items():
+            metrics.count(name, text, 0)
         self._refusals: dict[Reason, int] = {}
         metrics.add_source(self._refusal_metrics)
+
+    def _count(self, name: str, amount: float = 1) -> None:
+        self._metrics.count(name, _COUNTERS[name], amount)
 
     # --- requests ------------------------------------------------------------------------------
 
@@ -57,6 +70,8 @@ class Observer:
         status = exchange.status or _DEVICE_LEFT
         method = request.method.decode("latin-1")
         self._metrics.answered(method, status, exchange.route, exchange.sent)
+        if status in (502, 504) and exchange.fault:
+            self._count("mender_gateway_upstream_errors")
         level = INFO if status < 400 else WARN
         if level >= self._log.level or status >= 500:
             self._log.access(
@@ -69,6 +84,7 @@ class Observer:
                 self._device(request.index.get(b"authorization")),
                 exchange.request_id,
                 exchange.route,
+                exchange.fault,
             )
 
     def _device(self, authorization: bytes | None) -> str | None:
@@ -85,7 +101,7 @@ class Observer:
             return None
 
     def aborted(self, exchange: Exchange, error: Exception) -> None:
-        self._metrics.count("mender_gateway_aborted_answers", "Answers that were cut off.")
+        self._count("mender_gateway_aborted_answers")
         self._log.warn(
             "answer was cut off",
             route=exchange.route,
@@ -131,19 +147,17 @@ class Observer:
         yield family
 
     def crashed(self, exchange: Exchange, error: Exception) -> None:
-        self._metrics.count("mender_gateway_internal_errors", "Faults of the gateway's own.")
+        self._count("mender_gateway_internal_errors")
         trace = "".join(traceback.format_exception(error)[-6:])
         self._log.error("internal error", route=exchange.route, error=repr(error), trace=trace)
 
     # --- artifacts and cache -------------------------------------------------------------------
 
     def storage_received(self, size: int) -> None:
-        self._metrics.count(
-            "mender_gateway_storage_bytes", "Bytes of artifacts received from storage.", size
-        )
+        self._count("mender_gateway_storage_bytes", size)
 
     def bypassed(self, reason: str) -> None:
-        self._metrics.count("mender_gateway_cache_bypasses", "Artifacts streamed past the cache.")
+        self._count("mender_gateway_cache_bypasses")
 
     def cache_event(self, event: Event) -> None:
         level = _LEVEL_OF_EVENT.get(event.kind, "info")

@@ -42,8 +42,8 @@ class Exchange:
         "_timeout",
         "began",
         "bulk",
-        "device",
         "ended",
+        "fault",
         "keep_alive",
         "peer",
         "request",
@@ -70,7 +70,8 @@ class Exchange:
         self.peer = wire.stream.peer
         self.route = "other"
         """Name of the matched route, for metrics and the access line."""
-        self.device: str | None = None
+        self.fault: str | None = None
+        """Why the gateway itself refused the request or ended the answer."""
         self.request_id = ""
         self.began = time.monotonic()
         self.status = 0
@@ -235,6 +236,7 @@ class Exchange:
         """Answer with an error of the gateway's own, in the shape of the Mender services."""
         if not self.request_id:
             self.request_id = new_request_id()
+        self.fault = str(error)
         if error.close:
             self.keep_alive = False
         fields: type_of_fields = [

@@ -157,6 +157,7 @@ class Server:
                     return False
                 await exchange.refuse(error)
             except (OSError, TimeoutError) as error:  # the device is gone, or takes nothing
+                exchange.fault = str(error) or type(error).__name__
                 if exchange.started and not exchange.upgraded:
                     self._reports.aborted(exchange, error)
                 exchange.stream.abort()

@@ -23,9 +23,20 @@ LONGEST = 2048
 """Characters of one value; the rest is cut."""
 
 Field = tuple[str, object]
-Access = tuple[str, str, int, int, float, str | None, str, str, str]
+Access = tuple[str, str, int, int, float, str | None, str, str, str, str | None]
 """The values of an access line, in the order of `_ACCESS`."""
-_ACCESS = ("method", "path", "status", "bytes", "duration", "device", "request_id", "route", "peer")
+_ACCESS = (
+    "method",
+    "path",
+    "status",
+    "bytes",
+    "duration",
+    "device",
+    "request_id",
+    "route",
+    "peer",
+    "error",
+)
 
 
 def timestamp(seconds: float) -> str:
@@ -112,12 +123,13 @@ def _number(value: int | float) -> str:
 
 def logfmt_access(when: str, level: int, values: Access) -> str:
     """The same for the access line, of which there are many: no field is looked at twice."""
-    method, path, status, size, seconds, device, request_id, route, peer = values
+    method, path, status, size, seconds, device, request_id, route, peer, error = values
     known = f" device={_word(device)}" if device else ""
+    why = f" error={quote(redact(error))}" if error else ""
     return (
         f'time="{when}" level={_WRITTEN[level]} msg=request method={_word(method)} '
         f"path={quote(redact_path(path))} status={status} bytes={size} duration={seconds:.6f}"
-        f"{known} request_id={_word(request_id)} route={route} peer={quote(peer)}"
+        f"{known} request_id={_word(request_id)} route={route} peer={quote(peer)}{why}"
     )
 
 

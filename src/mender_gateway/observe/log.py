@@ -119,10 +119,12 @@ class Log:
         device: str | None,
         request_id: str,
         route: str,
+        error: str | None = None,
     ) -> None:
         """The one line of a finished request: 5xx at error, 4xx at warning, else at info.
 
-        `path` may be the raw target: query, fragment and tokens in it are not written.
+        `path` may be the raw target: query, fragment and tokens in it are not written. `error` is
+        why the gateway itself refused or ended the answer.
         """
         level = INFO if status < 400 else WARN if status < 500 else ERROR
         if level >= self.level:
@@ -136,6 +138,7 @@ class Log:
                 request_id[:128],
                 route,
                 peer,
+                error and error[: lines.LONGEST],
             )
             self._append((time.time(), level, "", values))
 
