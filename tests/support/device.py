@@ -164,7 +164,12 @@ class Device:
 
     def connect(self) -> None:
         """Starts mender-connect, which offers a remote shell as user nobody."""
-        settings = {"ShellCommand": "/bin/bash", "ShellArguments": ["--norc"], "User": "nobody"}
+        settings = {
+            "ShellCommand": "/bin/bash",
+            "ShellArguments": ["--norc"],
+            "User": "nobody",
+            "Sessions": {"MaxPerUser": 10},
+        }
         (self.folder / "etc/mender-connect.conf").write_text(json.dumps(settings))
         self._connect = self._spawn(["mender-connect", "daemon"], "connect.log")
 
