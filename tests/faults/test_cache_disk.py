@@ -55,31 +55,37 @@ async def check_healed(caches: Caches) -> None:
         assert data.read_bytes() == content(SIZE)
 
 
-def calls_of_a_rollout(tmp_path: Path) -> dict[str, int]:
+def calls_of_a_rollout(tmp_path: Path, name: str) -> int:
     counting = FaultyDisk()
     run_scenario(lambda: rollout(Caches(tmp_path / "counting"), counting))
-    return {name: counting.calls.count(name) for name in OPERATIONS}
+    return counting.calls.count(name)
 
 
+def check(tmp_path: Path, name: str, number: int, times: int | None) -> None:
+    caches = Caches(tmp_path / f"{number}.{times}")
+    disk = FaultyDisk()
+    disk.fail(name, errno.EIO, first=number, times=times)
+    run_scenario(lambda: rollout(caches, disk))
+    assert caches.kinds().count("trouble") <= 1 or times is None
+    run_scenario(lambda: check_healed(caches))
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("times", [1, 2, None])
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_one_failing_call_anywhere_harms_no_device(tmp_path: Path, name: str) -> None:
-    for number in range(calls_of_a_rollout(tmp_path)[name]):
-        caches = Caches(tmp_path / str(number))
-        disk = FaultyDisk()
-        disk.fail(name, errno.EIO, first=number, times=1)
-        run_scenario(lambda disk=disk, caches=caches: rollout(caches, disk))  # type: ignore[misc]
-        assert caches.kinds().count("trouble") <= 1
-        run_scenario(lambda caches=caches: check_healed(caches))  # type: ignore[misc]
+def test_a_failure_of_any_single_call_harms_no_device(
+    tmp_path: Path, name: str, times: int | None
+) -> None:
+    for number in range(calls_of_a_rollout(tmp_path, name)):
+        check(tmp_path, name, number, times)
 
 
+@pytest.mark.parametrize("times", [1, None], ids=["once", "from then on"])
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_calls_that_fail_from_some_point_on_harm_no_device(tmp_path: Path, name: str) -> None:
-    for number in range(0, calls_of_a_rollout(tmp_path)[name], 2):
-        caches = Caches(tmp_path / str(number))
-        disk = FaultyDisk()
-        disk.fail(name, errno.EIO, first=number)
-        run_scenario(lambda disk=disk, caches=caches: rollout(caches, disk))  # type: ignore[misc]
-        run_scenario(lambda caches=caches: check_healed(caches))  # type: ignore[misc]
+def test_a_failing_call_harms_no_device(tmp_path: Path, name: str, times: int | None) -> None:
+    calls = calls_of_a_rollout(tmp_path, name)
+    for number in range(0, calls, max(1, calls // 6)):
+        check(tmp_path, name, number, times)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,63 @@
+"""Small real file systems in an image file, for tests that need a disk to fill up or turn read-only.
+
+Mounting needs root; where the tests may not, they are skipped.
+"""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+needs_mounts = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+
+
+class SmallDisk:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def free(self) -> int:
+        system = os.statvfs(self.path)
+        return system.f_bavail * system.f_frsize
+
+    def remount(self, option: str) -> None:
+        _run("mount", "-o", f"remount,{option}", str(self.path))
+
+    def fill_up(self, leave: int = 0) -> Path:
+        """Writes a file that leaves at most `leave` bytes free."""
+        hog = self.path / "hog"
+        with hog.open("wb") as file:
+            try:
+                while (room := self.free() - leave) > 0:
+                    file.write(bytes(min(room, 1024 * 1024)))
+                    file.flush()
+            except OSError:
+                pass  # full
+        return hog
+
+
+@contextmanager
+def small_disk(folder: Path, mebibytes: int, kind: str = "ext4") -> Iterator[SmallDisk]:
+    """A file system of the kind (ext4 or tmpfs), mounted below `folder`."""
+    mount = folder / "disk"
+    mount.mkdir()
+    if kind == "tmpfs":
+        _run("mount", "-t", "tmpfs", "-o", f"size={mebibytes}m", "tmpfs", str(mount))
+    else:
+        image = folder / "disk.img"
+        with image.open("wb") as file:
+            file.truncate(mebibytes * 1024 * 1024)
+        _run(f"mkfs.{kind}", "-q", "-m", "0", str(image))
+        _run("mount", "-o", "loop", str(image), str(mount))
+    try:
+        yield SmallDisk(mount)
+    finally:
+        _run("umount", "-l", str(mount))
+
+
+def _run(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"{' '.join(command)}: {done.stderr.strip()}")
