@@ -380,6 +380,25 @@ def test_a_device_that_stops_reading_disturbs_nobody(cached: Site) -> None:
     assert cached.storage.usage("a").gets == 1
 
 
+@pytest.mark.full
+def test_a_device_that_leaves_a_stalled_download_is_let_go(cached: Site) -> None:
+    cached.storage.put("a", CONTENT)
+    path = cached.link(cached.storage.link("a"))
+    gate = Gate()
+    cached.storage.script("GET /*/a", stalled(100_000, gate))
+    connection = cached.connect()
+    connection.request("GET", path)
+    response = connection.getresponse()
+    assert response.read(100_000) == CONTENT[:100_000]
+    connection.close()
+    response.close()
+    cached.gateway.wait_for_log("answer was cut off.*the device is gone", timeout=30)
+    gate.release()
+    wait_for_commit(cached)
+    assert cached.get(path)[2] == CONTENT
+    assert cached.storage.usage("a").gets == 1
+
+
 def wait_for_commit(site: Site) -> None:
     objects = site.folder / "cache" / "v1" / "objects"
     deadline = time.monotonic() + 15

@@ -96,7 +96,7 @@ class Downloads:
         try:
             reader = cache.acquire_open(link.object_id, origin)
             if reader is None:
-                reader = await cache.acquire(link.object_id, origin)
+                reader = await exchange.patiently(cache.acquire(link.object_id, origin))
         except Bypass as bypass:
             self._bypassed(bypass.reason)
             await self._stream(exchange, link)
@@ -175,7 +175,7 @@ class Downloads:
         while plan.start < plan.end:
             ready = reader.ready(plan.start)
             if ready <= plan.start:
-                ready = await reader.wait(plan.start)
+                ready = await exchange.patiently(reader.wait(plan.start))
             stop = min(ready, plan.end)
             await exchange.write_file(reader.fd, plan.start, stop)
             plan.start = stop

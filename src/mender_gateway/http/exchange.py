@@ -6,9 +6,12 @@ exception; otherwise chunks in HTTP/1.1 and the connection's end in 1.0. Once a 
 is out, an error can only abort the connection: a short body is never ended cleanly.
 """
 
+import asyncio
 import os
 import time
+from collections.abc import Awaitable
 from email.utils import formatdate
+from typing import TypeVar
 from uuid import UUID
 
 from mender_gateway.errors import BadRequest, GatewayError, RequestTimeout
@@ -26,6 +29,12 @@ _REASONS = {
     431: b"Request Header Fields Too Large", 500: b"Internal Server Error", 502: b"Bad Gateway",
     503: b"Service Unavailable", 504: b"Gateway Timeout",
 }  # fmt: skip
+
+
+_ASK_AGAIN = 10.0
+"""Seconds between two looks at whether a waiting device is still there."""
+
+T = TypeVar("T")
 
 
 class WrongLength(RuntimeError):
@@ -231,6 +240,20 @@ class Exchange:
             self.sent += len(body)
         else:
             await self.end()
+
+    async def patiently(self, work: Awaitable[T]) -> T:
+        """The result of `work`, which may take long; asks now and then whether the device still is
+        there, and cancels the work and raises ConnectionResetError when it is not.
+        """
+        task = asyncio.ensure_future(work)
+        try:
+            while not task.done():
+                await asyncio.wait({task}, timeout=_ASK_AGAIN)
+                if not task.done() and self.stream.gone():
+                    raise ConnectionResetError("the device is gone")
+            return task.result()
+        finally:
+            task.cancel()
 
     async def refuse(self, error: GatewayError) -> None:
         """Answer with an error of the gateway's own, in the shape of the Mender services."""

@@ -25,6 +25,8 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _WOULD_BLOCK = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 _BROKEN = bytes([7])
 """The first byte of `struct tcp_info`: TCP_CLOSE, the state after RST or a lost connection."""
+_ENDED = bytes([8])
+"""TCP_CLOSE_WAIT: the peer has sent FIN."""
 _LINGER_BYTES = 256 * 1024
 _LINGER_SECONDS = 2.0
 
@@ -270,6 +272,13 @@ class Stream:
             self.sock, server_side=True, do_handshake_on_connect=False, suppress_ragged_eofs=False
         )
         self.tls = True
+
+    def gone(self) -> bool:
+        """Whether the peer has ended the connection, also when unread data came before that."""
+        if self.closed:
+            return True
+        state = self.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
+        return state in (_BROKEN, _ENDED)
 
     async def handshake(self, timeout: float) -> None:
         """Complete the TLS handshake; raises ssl.SSLError with OpenSSL's reason."""
