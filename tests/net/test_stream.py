@@ -167,6 +167,31 @@ def test_an_idle_connection_knows_of_its_end_and_of_unasked_bytes(run: Run) -> N
     run(body)
 
 
+def test_an_idle_connection_that_is_heeded_hears_of_its_end(run: Run) -> None:
+    async def unwatched(stream: Stream, other: socket.socket) -> None:
+        other.sendall(b"!")
+        await stream.wait_readable(5.0)
+        while stream._watching:  # nobody waits: the first event ends the watch
+            await asyncio.sleep(0.01)
+        assert stream.try_receive() == b"!"
+        stream.heed()
+        other.close()
+        while not stream.readable:
+            await asyncio.sleep(0.01)
+        assert stream.ended()
+
+    async def broken(stream: Stream, other: socket.socket) -> None:
+        other.sendall(b"!")
+        reset(other)
+        assert await stream.receive(5.0) == b"!"
+        stream.heed()
+        assert stream.readable
+        assert stream.ended()
+
+    run(unwatched)
+    run(broken)
+
+
 def test_an_abort_is_a_reset_and_a_close_is_an_end(run: Run) -> None:
     async def aborted(stream: Stream, other: socket.socket) -> None:
         stream.abort()

@@ -188,6 +188,7 @@ class Pool:
         if client.buffer or not client.body_done or client.stream.closed:
             self.discard(client)
             return
+        client.stream.heed()
         client.idle_since = self._loop.time()
         self._idle.setdefault(client.server, []).append(client)
         waiting = self._waiting.get(client.server)
@@ -245,6 +246,8 @@ class Pool:
         except TimeoutError:
             raise Overloaded("all upstream connections are in use") from None
         finally:
+            if wait in waiting:
+                waiting.remove(wait)
             if not waiting:
                 self._waiting.pop(server, None)
 

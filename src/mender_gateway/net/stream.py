@@ -24,7 +24,7 @@ RECEIVE = 64 * 1024
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _WOULD_BLOCK = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 _BROKEN = bytes([7])
-"""The first byte of `struct tcp_info`: TCP_CLOSE, the state after RST or a lost connection."""
+"""TCP_CLOSE: the state after RST or a lost connection."""
 _ENDED = bytes([8])
 """TCP_CLOSE_WAIT: the peer has sent FIN."""
 _LINGER_BYTES = 256 * 1024
@@ -45,6 +45,7 @@ class Stream:
         "_deadlines",
         "_loop",
         "_read_wait",
+        "_told",
         "_watching",
         "_write_wait",
         "certificate",
@@ -76,13 +77,15 @@ class Stream:
         self._loop = loop
         self._deadlines = deadlines
         self._watching = False
+        self._told = False
+        """The watch has told of something since it was last known to be sound."""
         self._read_wait: asyncio.Future[None] | None = None
         self._write_wait: asyncio.Future[None] | None = None
 
     # --- waits ---------------------------------------------------------------------------------
 
     def _on_readable(self) -> None:
-        self.readable = True
+        self.readable = self._told = True
         wait = self._read_wait
         if wait is not None:
             self._read_wait = None
@@ -120,8 +123,19 @@ class Stream:
         if not self._watching:
             self._watching = True
             self._loop.add_reader(self.fd, self._on_readable)
-            return True
-        return self.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) != _BROKEN
+        elif self._told and self._state() == _BROKEN:
+            return False
+        self._told = False
+        return True
+
+    def _state(self) -> bytes:
+        """TCP's state: the first byte of `struct tcp_info`."""
+        return self.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
+
+    def heed(self) -> None:
+        """Watch although nobody waits: `readable` then says when data or the end have come."""
+        if not (self.readable or self._arm()):
+            self.readable = True
 
     def unwatch(self, wait: asyncio.Future[None]) -> None:
         if self._read_wait is wait:
@@ -277,8 +291,7 @@ class Stream:
         """Whether the peer has ended the connection, also when unread data came before that."""
         if self.closed:
             return True
-        state = self.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
-        return state in (_BROKEN, _ENDED)
+        return self._state() in (_BROKEN, _ENDED)
 
     async def handshake(self, timeout: float) -> None:
         """Complete the TLS handshake; raises ssl.SSLError with OpenSSL's reason."""
