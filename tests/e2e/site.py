@@ -19,6 +19,7 @@ from mender_gateway.demo.apis import tokens
 from mender_gateway.demo.apis.deployments import FINISHED
 from mender_gateway.demo.cloud import Cloud, CloudSettings, running
 from mender_gateway.demo.exchanges import Exchange
+from mender_gateway.demo.terminal import Terminal
 from tests.support.device import MODULE, Device, write_artifact
 from tests.support.gateway import GatewayProcess, start_gateway
 from tests.support.pki import ServerPki, make_server_pki
@@ -222,6 +223,24 @@ class Site:
             assert [r.status for r in sent] == [204] * len(UPDATED)
             assert device.installed == {"payload.bin": release.payload}
 
+    # Terminals.
+
+    def wait_connected(self, device: Device) -> None:
+        """Waits until the server holds a WebSocket of the device's mender-connect."""
+        upstream = self.cloud.upstream
+        self.wait(lambda: upstream.connected(device.identity), "WebSocket of the device", 60)
+
+    @contextmanager
+    def shell(self, device: Device) -> Iterator[Terminal]:
+        """A management session with an open shell on the device."""
+        self.wait_connected(device)
+        try:
+            with self.cloud.upstream.terminal(device.identity) as terminal:
+                terminal.start_shell(timeout=30)
+                yield terminal
+        except (TimeoutError, ConnectionError) as error:
+            raise AssertionError(f"{error}\n{self.describe()}") from error
+
     # Waiting.
 
     def wait(self, predicate: Callable[[], object], what: str, timeout: float = 30.0) -> None:
@@ -247,7 +266,8 @@ class Site:
     def describe(self) -> str:
         """The ends of all logs."""
         parts = [f"--- gateway\n{self.gateway.log[-6000:]}"] if self._gateway else []
-        parts += [f"--- {device.name}\n{device.log[-3000:]}" for device in self.devices]
+        for device in self.devices:
+            parts += [f"--- {device.name}", device.log[-3000:], device.connect_log[-3000:]]
         return "\n".join(parts)
 
 

@@ -16,21 +16,15 @@ def _connected(site: Site) -> Device:
     device = site.device("device", terminal=True)
     site.wait_polling(device)
     device.connect()
-    _wait_connected(site, device)
+    site.wait_connected(device)
     return device
-
-
-def _wait_connected(site: Site, device: Device) -> None:
-    upstream = site.cloud.upstream
-    site.wait(lambda: upstream.connected(device.identity), "WebSocket of the device", 60)
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["http", "https"])
 def test_a_remote_shell_works_both_ways(tmp_path: Path, tls: bool) -> None:
     with running_site(tmp_path, tls=tls) as site:
         device = _connected(site)
-        with site.cloud.upstream.terminal(device.identity) as terminal:
-            terminal.start_shell()
+        with site.shell(device) as terminal:
             terminal.type("id -un; echo sum=$((40 + 2))\n")
             assert b"nobody\r\n" in terminal.read_until(b"sum=42")
             terminal.send("resize", props={"terminal_height": 33, "terminal_width": 99})
@@ -48,9 +42,7 @@ def test_a_new_authentication_opens_the_tunnel_anew(tmp_path: Path) -> None:
         site.assert_updated(site.deploy(release, device), release, device)
         handshakes = "GET */deviceconnect/connect"
         site.wait(lambda: len(site.requests_of(device, handshakes)) > 1, "second WebSocket", 60)
-        _wait_connected(site, device)
-        with site.cloud.upstream.terminal(device.identity) as terminal:
-            terminal.start_shell()
+        with site.shell(device) as terminal:
             terminal.type("echo sum=$((40 + 2))\n")
             terminal.read_until(b"sum=42")
 
@@ -58,15 +50,12 @@ def test_a_new_authentication_opens_the_tunnel_anew(tmp_path: Path) -> None:
 def test_a_gateway_that_stops_ends_its_tunnels_and_devices_come_back(tmp_path: Path) -> None:
     with running_site(tmp_path) as site:
         device = _connected(site)
-        with site.cloud.upstream.terminal(device.identity) as terminal:
-            terminal.start_shell()
+        with site.shell(device) as terminal:
             begun = time.monotonic()
             assert site.gateway.stop(signal.SIGTERM) == 0
             assert time.monotonic() - begun < 15
         site.wait(lambda: not site.cloud.upstream.connected(device.identity), "closed WebSocket")
         site.start_gateway()
-        _wait_connected(site, device)
-        with site.cloud.upstream.terminal(device.identity) as terminal:
-            terminal.start_shell()
+        with site.shell(device) as terminal:
             terminal.type("echo sum=$((40 + 2))\n")
             terminal.read_until(b"sum=42")
