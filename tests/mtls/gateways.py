@@ -1,5 +1,6 @@
 """A gateway with mutual TLS in front of a server that takes everything, for tests of the gate."""
 
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,16 +27,18 @@ class Guarded:
     upstream: ScriptedServer
     folder: Path
 
+    def context(self, device: Issued, version: Any = None) -> ssl.SSLContext:
+        return device.context(self.folder / "clients", f"client-{device.serial:x}", version)
+
     def connect(self, device: Issued, version: Any = None) -> Peer:
         """A connection that has shown the device's certificate."""
-        name = f"client-{device.serial:x}"
-        context = device.context(self.folder / "clients", name, version)
-        return connect(self.gateway.ports["https"], context)
+        return connect(self.gateway.ports["https"], self.context(device, version))
 
     def ask(self, device: Issued, version: Any = None) -> int | None:
         """The status of a request of that device; None when it is not let in."""
+        context = self.context(device, version)
         try:
-            peer = self.connect(device, version)
+            peer = connect(self.gateway.ports["https"], context)
         except OSError:
             return None
         try:
@@ -51,6 +54,14 @@ def ask(peer: Peer) -> int | None:
         return peer.answer()[0]
     except (OSError, EOFError):
         return None
+
+
+def cut_off(peer: Peer) -> bool:
+    """Wait for the end of a connection on which nothing is asked."""
+    try:
+        return peer.read_some() == b""
+    except OSError:
+        return True
 
 
 def write_roots(path: Path, *roots: Issued) -> str:

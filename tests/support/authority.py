@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import ssl
+import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -154,6 +156,14 @@ def authority(name: str, issuer: Issued | None = None, **options: Any) -> Issued
     """A CA, with a key of its own."""
     options.setdefault("key", new_key(options.pop("kind", "p256")))
     return issue(name, issuer, ca=True, **options)
+
+
+def openssl(arguments: str, folder: str | Path) -> str:
+    """What the openssl command prints."""
+    command = ["openssl", *shlex.split(arguments)]
+    ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 0, (arguments, ran.stderr)
+    return ran.stdout
 
 
 def revocation_list(

@@ -69,6 +69,8 @@ _BY_VERIFY_CODE = {
     32: Reason.NOT_A_CA,
     34: Reason.MALFORMED,
     37: Reason.NOT_A_CA,
+    41: Reason.MALFORMED,
+    42: Reason.MALFORMED,
     47: Reason.NAME_CONSTRAINT,
     48: Reason.NAME_CONSTRAINT,
     49: Reason.NAME_CONSTRAINT,
