@@ -71,9 +71,13 @@ def write_roots(path: Path, *roots: Issued) -> str:
 
 @contextmanager
 def guarded(
-    folder: Path, roots: list[Issued], https: dict[str, Any] | None = None, **settings: Any
+    folder: Path,
+    roots: list[Issued],
+    https: dict[str, Any] | None = None,
+    other: dict[str, Any] | None = None,
+    **settings: Any,
 ) -> Iterator[Guarded]:
-    """`settings` go into Features.mTLS."""
+    """`settings` go into Features.mTLS, `https` into HTTPS, `other` beside them."""
     pki = make_server_pki(folder / "server")
     with scripted_server(answer_everything) as upstream:
         config = {
@@ -94,6 +98,7 @@ def guarded(
                     **settings,
                 }
             },
+            **(other or {}),
         }
         with running_gateway(folder, config) as gateway:
             yield Guarded(gateway, upstream, folder)
