@@ -334,13 +334,13 @@ def test_a_blocked_stderr_never_blocks_a_caller_and_drops_are_reported(blocking:
         lost = log.dropped
         assert lost >= 10_000 - 100 - 64 - 64
         text = b""
-        while b"log lines were dropped" not in text:
+        # A writer that got a slice out before it was blocked reports in portions.
+        while sum(int(count) for count in re.findall(rb"dropped\" count=(\d+)", text)) < lost:
             text += os.read(out, 65536)
         reader = threading.Thread(target=lambda: drain(out), daemon=True)
         reader.start()
         assert log.flush(10)
         log.close()
-        assert f"count={lost}" in text.decode()
         written = len(re.findall(r"msg=m number=", text.decode()))
         assert written + lost <= 10_000
         assert log.dropped == lost
@@ -350,8 +350,11 @@ def test_a_blocked_stderr_never_blocks_a_caller_and_drops_are_reported(blocking:
 
 
 def drain(descriptor: int) -> None:
-    while not os.read(descriptor, 65536).endswith(b"\x04"):
-        pass
+    try:
+        while not os.read(descriptor, 65536).endswith(b"\x04"):
+            pass
+    except OSError:
+        pass  # the test has failed already and closed the pipe
 
 
 def test_close_gives_up_on_a_blocked_stderr() -> None:
