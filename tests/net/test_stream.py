@@ -119,6 +119,26 @@ def test_a_wait_ends_with_its_deadline_and_not_before(run: Run) -> None:
     run(body)
 
 
+def test_a_slow_but_living_reader_is_never_cut_and_one_that_stands_still_is(run: Run) -> None:
+    """The kernel says that a send may go on only after a third of its buffer is free."""
+
+    async def body(stream: Stream, other: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        other.setblocking(False)
+        sending = asyncio.ensure_future(stream.send(bytes(30_000_000), 1.0))
+        slow_until = loop.time() + 4.0
+        while loop.time() < slow_until:
+            assert not sending.done()
+            await loop.sock_recv(other, 4096)
+            await asyncio.sleep(0.02)
+        began = loop.time()
+        with pytest.raises(TimeoutError):
+            await sending
+        assert loop.time() - began < 4.0
+
+    run(body)
+
+
 def test_a_cut_ends_whoever_waits(run: Run) -> None:
     async def body(stream: Stream, other: socket.socket) -> None:
         waiting = asyncio.ensure_future(stream.receive(math.inf))
