@@ -141,7 +141,7 @@ async def rollout(site: Site, observer: Observer) -> Summary:
         finishing = asyncio.create_task(_finish_all(ready, plan.deadline))
         try:
             await asyncio.wait({watching, finishing}, return_when=asyncio.FIRST_COMPLETED)
-            seconds = time.monotonic() - started
+            seconds = max(time.monotonic() - started, 0.001)
             if watching.done():
                 await watching
         finally:

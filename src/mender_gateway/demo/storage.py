@@ -61,7 +61,10 @@ class Usage:
 
 
 class Storage:
-    """The store. `start` opens the first listener; `authority` is what links name."""
+    """The store. `start` opens the first listener; `authority` is what links name.
+
+    What arrives on the upstream's host is logged and scripted there.
+    """
 
     def __init__(
         self,
@@ -115,6 +118,14 @@ class Storage:
     def requests(self) -> list[Exchange]:
         """Everything its own listeners were asked, in order of arrival."""
         return self.server.log.matching()
+
+    def requests_to(self, pattern: str) -> list[Exchange]:
+        """Those that fit, e.g. "GET *" (`Exchange.matches`)."""
+        return self.server.log.matching(pattern)
+
+    def wait_for(self, predicate: Callable[[], object], timeout: float = 10.0) -> None:
+        """Blocks the calling thread (not the loop's) until `predicate()`; else `TimeoutError`."""
+        self.server.log.wait_for(predicate, timeout)
 
     def script(
         self,

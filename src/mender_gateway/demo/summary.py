@@ -38,14 +38,14 @@ def figures(summary: Summary) -> list[tuple[str, str]]:
     """The summary's lines: name and value."""
     delivered, uplink = summary.delivered_bytes, summary.uplink_bytes
     size = summary.artifact.size
-    times = f"{uplink / size:.3f} x the artifact" if size else ""
-    saved = f"{delivered / uplink:.1f} x the uplink" if uplink else ""
+    times = f" ({uplink / size:.3f} x the artifact)" if size else ""
+    saved = f" ({delivered / uplink:.1f} x the uplink)" if uplink else ""
     ideal, seconds = summary.ideal_seconds, summary.seconds
     lines = [
         ("devices", f"{summary.succeeded} of {len(summary.reports)} updated, checksum right"),
         ("artifact", in_units(size)),
-        ("over the uplink", f"{in_units(uplink)} ({times})"),
-        ("to devices", f"{in_units(delivered)} ({saved})"),
+        ("over the uplink", f"{in_units(uplink)}{times}"),
+        ("to devices", f"{in_units(delivered)}{saved}"),
         (
             "time",
             f"{seconds:.1f} s; the uplink alone takes {ideal:.1f} s ({seconds / ideal:.2f} x)",
