@@ -32,6 +32,7 @@ from mender_gateway.http.wire import MalformedChunk
 
 _REDIRECTS = 3
 _READ = 256 * 1024
+_KNOWN_SERVERS = 64
 
 
 class Refused(BadGateway):
@@ -115,6 +116,7 @@ class Storage:
         self._context = context
         self._limits = limits
         self._received = received
+        self._servers: dict[Endpoint, Server] = {}
 
     def allowed(self, url: str) -> Link:
         """The link taken apart; raises BadLink, or Forbidden for a host not on the whitelist."""
@@ -172,9 +174,17 @@ class Storage:
             self._received,
         )
 
+    def _server(self, endpoint: Endpoint) -> Server:
+        server = self._servers.get(endpoint)
+        if server is None:
+            while len(self._servers) >= _KNOWN_SERVERS:
+                del self._servers[next(iter(self._servers))]
+            context = self._context() if endpoint.scheme == "https" else None
+            server = self._servers[endpoint] = Server(endpoint, context)
+        return server
+
     async def _get(self, link: Link, fields: list[bytes]) -> tuple[Client, Answer]:
-        context = self._context() if link.scheme == "https" else None
-        server = Server(Endpoint(link.scheme, link.host, link.port), context)
+        server = self._server(Endpoint(link.scheme, link.host, link.port))
         client = self._pool.take(server)
         while True:
             if client is None:

@@ -25,9 +25,12 @@ _SURELY_ALIVE = 1.0
 _INTERIM_ANSWERS = 16
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Server:
-    """A server to send requests to, with the TLS context to use for it (https)."""
+    """A server to send requests to, with the TLS context to use for it (https).
+
+    Connections are pooled by identity: whoever talks to a server keeps its `Server`.
+    """
 
     endpoint: Endpoint
     context: ssl.SSLContext | None
