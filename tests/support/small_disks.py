@@ -1,4 +1,4 @@
-"""Small real file systems in an image file, for tests that need a disk to fill up or turn read-only.
+"""Small real file systems in image files: disks that fill up or turn read-only.
 
 Mounting needs root; where the tests may not, they are skipped.
 """

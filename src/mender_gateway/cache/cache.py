@@ -19,7 +19,7 @@ from mender_gateway.cache.errors import Bypass, DiskTrouble, FillBroken, OriginR
 from mender_gateway.cache.fill import Fill
 from mender_gateway.cache.follow import follow
 from mender_gateway.cache.followed import Followed
-from mender_gateway.cache.layout import checked_id
+from mender_gateway.cache.layout import Mark, checked_id
 from mender_gateway.cache.origin import Attributes, Origin, VerifierFactory
 from mender_gateway.cache.partial import Partial
 from mender_gateway.cache.room import survey
@@ -55,6 +55,8 @@ class Cache:
         """Objects for which there was no room: until when, and why."""
         self._trouble: str | None = None
         self._trouble_until = 0.0
+        self._stalled: dict[str, Mark] = {}
+        """Marks of other processes that showed no life, while they stand still."""
         self._closed = False
         self._figures = Figures()
         self._context = Context(
@@ -225,6 +227,7 @@ class Cache:
                 case Partial() as partial:
                     await Fill(self._context, demand, partial).run()
                 case Followed() as followed:
+                    demand.stalled = self._stalled.get(object_id)
                     taken = await follow(self._context, demand, followed)
                     if taken is not None:
                         await Fill(self._context, demand, taken).run()
@@ -278,6 +281,10 @@ class Cache:
             del self._shunned[object_id]
         if not demand.known.done():
             demand.fail(Bypass("busy", "the object could not be had"))
+        if demand.stalled is not None:
+            self._stalled[demand.object_id] = demand.stalled
+        else:
+            self._stalled.pop(demand.object_id, None)
         error = demand.known.exception()
         if isinstance(error, Bypass) and error.reason == "room":
             until = now + self._settings.no_room_pause
@@ -342,7 +349,7 @@ class Cache:
         """What is known now, without waiting; see Figures for what may be older."""
         tally, old = self._context.tally, self._figures
         return Figures(
-            fills=sum(1 for demand, _ in self._demands.values() if demand.outcome == "miss"),
+            fills=tally.fills,
             open_entries=len(self._table),
             hits=tally.hits,
             misses=tally.misses,

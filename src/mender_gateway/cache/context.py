@@ -17,6 +17,8 @@ from mender_gateway.cache.threads import Threads
 class Tally:
     """Counters since the start of this process."""
 
+    fills: int = 0
+    """In flight now."""
     hits: int = 0
     misses: int = 0
     joins: int = 0

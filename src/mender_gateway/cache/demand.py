@@ -7,6 +7,7 @@ later), which replace older ones at the next opening.
 import asyncio
 
 from mender_gateway.cache.entry import Entry, Outcome
+from mender_gateway.cache.layout import Mark
 from mender_gateway.cache.origin import Origin, VerifierFactory
 
 
@@ -20,6 +21,8 @@ class Demand:
         self.entry: Entry | None = None
         self.outcome: Outcome | None = None
         """How the entry came to be: found, filled by us, or by another process."""
+        self.stalled: Mark | None = None
+        """The mark of another process that shows no life."""
         self._waiting = 0
         self._renewed = asyncio.Event()
         self.known: asyncio.Future[Entry] = asyncio.get_running_loop().create_future()

@@ -56,6 +56,7 @@ class Fill:
     async def run(self) -> None:
         """Fills, commits, and tells readers how it ended. Raises nothing but CancelledError."""
         living = asyncio.get_running_loop().create_task(self._live())
+        self._context.tally.fills += 1
         try:
             await self._fill_while_the_disk_works()
         except (OriginRefused, NoRoom, LockBusy) as error:
@@ -88,6 +89,7 @@ class Fill:
             raise
         finally:
             living.cancel()
+            self._context.tally.fills -= 1
             await asyncio.shield(asyncio.ensure_future(self._give_back()))
 
     def _refused(self, error: OriginRefused | NoRoom | LockBusy) -> None:

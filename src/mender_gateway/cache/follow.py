@@ -11,47 +11,58 @@ import asyncio
 from mender_gateway.cache.context import Context
 from mender_gateway.cache.demand import Demand
 from mender_gateway.cache.entry import Entry
-from mender_gateway.cache.errors import DiskTrouble, FillBroken
+from mender_gateway.cache.errors import Bypass, DiskTrouble, FillBroken
 from mender_gateway.cache.followed import Followed, Sight
-from mender_gateway.cache.layout import Mark, MarkState
+from mender_gateway.cache.layout import MarkState
 from mender_gateway.cache.partial import Partial
 
 
 async def follow(context: Context, demand: Demand, followed: Followed) -> Partial | None:
-    """Moves the entry's readers along until the fill ends; closes `followed`.
+    """Makes the object known and moves its readers along until the fill ends; closes `followed`.
 
     Returns the partial, locked by us now, when the filler died before its end; otherwise None, and
-    the entry is complete or broken.
+    the entry is complete or broken. Raises Bypass when the mark is one that was found standing
+    still before (`demand.stalled`), DiskTrouble before the object is known.
     """
-    loop, settings = asyncio.get_running_loop(), context.settings
-    attributes = followed.meta.attributes
-    entry = context.enter(demand, attributes, followed.take_data(), "joined")
-    last: Mark | None = None
-    alive = loop.time()
     try:
-        while True:
-            sight = await context.threads.run(followed.look)
-            ended = _apply(entry, sight, followed.meta.tag)
-            if ended:
-                return None
-            if sight.free:
-                return await _adopt(context, entry, followed)
-            if sight.mark is not None and sight.mark != last:
-                last, alive = sight.mark, loop.time()
-            elif loop.time() - alive >= settings.stopped_elsewhere:
-                text = f"the process that fills shows no life for {settings.stopped_elsewhere:g} s"
-                entry.break_off(FillBroken(text, resumable=True))
-                return None
-            await asyncio.sleep(settings.poll)
-    except DiskTrouble as error:
-        context.trouble(str(error))
-        entry.break_off(FillBroken(f"the cache's disk failed: {error}", resumable=True))
-        return None
-    except asyncio.CancelledError:
-        entry.break_off(FillBroken("the cache is closing", resumable=False))
-        raise
+        sight = await context.threads.run(followed.look)
+        if demand.stalled is not None and sight.mark == demand.stalled and not sight.free:
+            raise Bypass("busy", "the process that fills still shows no life")
+        demand.stalled = None
+        attributes, fd = followed.meta.attributes, followed.take_data()
+        entry = context.enter(demand, attributes, fd, "joined")
+        try:
+            return await _follow(context, demand, entry, followed, sight)
+        except DiskTrouble as error:
+            context.trouble(str(error))
+            entry.break_off(FillBroken(f"the cache's disk failed: {error}", resumable=True))
+            return None
+        except asyncio.CancelledError:
+            entry.break_off(FillBroken("the cache is closing", resumable=False))
+            raise
     finally:
         context.threads.later(followed.close)
+
+
+async def _follow(
+    context: Context, demand: Demand, entry: Entry, followed: Followed, sight: Sight
+) -> Partial | None:
+    loop, settings = asyncio.get_running_loop(), context.settings
+    last, alive = sight.mark, loop.time()
+    while True:
+        if _apply(entry, sight, followed.meta.tag):
+            return None
+        if sight.free:
+            return await _adopt(context, entry, followed)
+        if sight.mark is not None and sight.mark != last:
+            last, alive = sight.mark, loop.time()
+        elif loop.time() - alive >= settings.stopped_elsewhere:
+            text = f"the process that fills shows no life for {settings.stopped_elsewhere:g} s"
+            demand.stalled = last
+            entry.break_off(FillBroken(text, resumable=True))
+            return None
+        await asyncio.sleep(settings.poll)
+        sight = await context.threads.run(followed.look)
 
 
 def _apply(entry: Entry, sight: Sight, tag: bytes) -> bool:

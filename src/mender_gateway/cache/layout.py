@@ -6,7 +6,7 @@
         fill.lock     exclusively locked by the one filler
         meta          attributes, name of the data file; present once the origin answered
         data.<tag>    the bytes; one file per version of the object
-        prefix.<tag>  SHA-256 of the first 1, 2, 3 … chunks, each recorded after they were durable
+        prefix.<tag>  SHA-256 of the first 1, 2, 3 … chunks of the data file
         mark          how far the data file is readable; a fixed record, overwritten in place
         note          the newest origin link; opaque
         object/       the object being made ready for its rename into objects/

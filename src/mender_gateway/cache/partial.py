@@ -2,8 +2,9 @@
 
 The filler writes with pwrite at explicit offsets into a data file named after the object's version,
 so that a filler which lost its lock without knowing can only write equal bytes. One running SHA-256
-is sampled at every chunk boundary; a sample is recorded once its bytes are durable. Who takes over
-keeps the bytes up to the last sample that the file still matches. The commit builds `object/`
+is sampled and recorded at every chunk boundary, and what was written is made durable each time. Who
+takes over keeps the bytes up to the last sample that the file still matches, so that a sample which
+reached the disk before its bytes did is no danger. The commit builds `object/`
 inside the partial directory and renames it into `objects/`; lock, mark and note stay behind and go
 to the trash. `write`, `sync` and `beat` may run in different threads at a time, everything else
 runs alone; all wait for the disk.
@@ -14,7 +15,6 @@ import hashlib
 import os
 import secrets
 import threading
-from collections import deque
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -75,7 +75,6 @@ class Partial:
         """Bytes that survive a power cut and can be verified after it."""
         self.verifier: Verifier | None = None
         self._hash = hashlib.sha256()
-        self._samples: deque[tuple[int, bytes]] = deque()
 
     # -- beginning ---------------------------------------------------------------------------
 
@@ -135,7 +134,6 @@ class Partial:
         self._prefix = self._disk.open(f"{self.path}/{meta.prefix}", flags)
         self._mark = self._disk.open(f"{self.path}/mark", flags)
         self._hash = hashlib.sha256()
-        self._samples.clear()
         self.position = self.durable = 0
         self._state = MarkState.FILLING
         self.beat()
@@ -233,8 +231,12 @@ class Partial:
             self._feed(part)
             self.position += len(part)
             if self.position % chunk == 0:
-                self._samples.append((self.position, self._hash.digest()))
+                self._sample()
             view = view[len(part) :]
+
+    def _sample(self) -> None:
+        index = (self.position - 1) // self._meta.chunk
+        write_all(self._disk, self._prefix, self._hash.digest(), index * DIGEST)
 
     def _feed(self, part: memoryview) -> None:
         if self.verifier is None:
@@ -248,18 +250,16 @@ class Partial:
 
     @property
     def unsynced(self) -> int:
-        """Chunks written whose digests are not recorded yet."""
-        return len(self._samples)
+        """Whole chunks written and not durable yet."""
+        chunk = self._meta.chunk
+        return self.position // chunk - self.durable // chunk
 
     def sync(self) -> None:
-        """Makes the written chunks durable, then records their digests."""
-        samples = list(self._samples)
+        """Makes the written bytes durable, and their digests."""
+        position = self.position
         self._disk.fdatasync(self._data)
-        for end, digest in samples:
-            index = (end - 1) // self._meta.chunk
-            write_all(self._disk, self._prefix, digest, index * DIGEST)
-            self._samples.popleft()
-            self.durable = end
+        self._disk.fdatasync(self._prefix)
+        self.durable = position
 
     def beat(self) -> None:
         """Writes the mark: a sign of life, and how far the file is readable."""
@@ -286,7 +286,7 @@ class Partial:
             except Exception as error:
                 raise VerificationFailed(f"the verifier failed: {error!r}") from error
         if self.position % self._meta.chunk:
-            self._samples.append((self.position, self._hash.digest()))
+            self._sample()
         self._state = MarkState.COMPLETE
         self.beat()
         return description

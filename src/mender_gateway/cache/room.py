@@ -114,17 +114,13 @@ def _path(layout: Layout, candidate: Candidate) -> str:
 def survey(
     disk: Disk, layout: Layout, settings: CacheSettings, *, newcomer: str | None = None
 ) -> tuple[Stock, Limits]:
-    """What the directory holds now; `newcomer`'s own partial is left out."""
-    system = disk.statvfs(layout.base)
-    floor = settings.min_free_space
-    if floor is None:
-        floor = default_floor(system.f_blocks * system.f_frsize)
+    """What the directory holds now; `newcomer`'s own partial is left out.
+
+    Others write and commit meanwhile. So what they have written is looked at first, the finished
+    objects next and the free space last: a byte may be counted twice, and never not at all.
+    """
     candidates: list[Candidate] = []
     fillings: list[Filling] = []
-    for object_id in list_directory(disk, layout.objects):
-        candidate = _object(disk, layout, object_id)
-        if candidate is not None:
-            candidates.append(candidate)
     for object_id in list_directory(disk, layout.partials):
         if object_id == newcomer:
             continue
@@ -133,6 +129,14 @@ def survey(
                 candidates.append(candidate)
             case Filling() as filling:
                 fillings.append(filling)
+    for object_id in list_directory(disk, layout.objects):
+        found = _object(disk, layout, object_id)
+        if found is not None:
+            candidates.append(found)
+    system = disk.statvfs(layout.base)
+    floor = settings.min_free_space
+    if floor is None:
+        floor = default_floor(system.f_blocks * system.f_frsize)
     stock = Stock(system.f_bavail * system.f_frsize, tuple(candidates), tuple(fillings))
     return stock, Limits(settings.max_size, floor)
 
@@ -149,7 +153,8 @@ def _partial(disk: Disk, layout: Layout, object_id: str) -> Candidate | Filling 
     path = layout.partial(object_id)
     size, used = 0, 0.0
     for name in list_directory(disk, path):
-        if name.startswith("data."):
+        name = "object/data" if name == "object" else name
+        if name.startswith(("data.", "object/")):
             try:
                 data = disk.stat(f"{path}/{name}")
             except FileNotFoundError:
