@@ -89,7 +89,7 @@ class Forwarder:
             parts += (name, b": ", value, b"\r\n")
         if length == CHUNKED:
             parts.append(b"Transfer-Encoding: chunked\r\n")
-        elif length or b"content-length" in request.index:
+        elif length or request.framing or b"content-length" in request.index:
             parts.append(b"Content-Length: %d\r\n" % length)
         if client.authorization:
             parts.append(b"Proxy-Authorization: %b\r\n" % client.authorization)
