@@ -10,6 +10,7 @@ from mender_gateway.config.settings import Config
 from mender_gateway.errors import ConfigError
 from mender_gateway.net.tls import server_context
 from mender_gateway.net.watch import look
+from mender_gateway.proxy.forward import Forwarder
 
 
 class PlainTls:
@@ -30,6 +31,12 @@ class PlainTls:
 
     def watched(self) -> list[str]:
         return [path for path in (self._https.server_certificate, self._https.server_key) if path]
+
+    def provisioning(self, forwarder: Forwarder) -> None:
+        """Without certificates there is nobody to authorise."""
+
+    def close(self) -> None:
+        """There is nothing to end."""
 
     async def reload(self) -> None:
         """Read the files anew; raises ConfigError, with the old ones still in force."""

@@ -117,6 +117,8 @@ class Gateway:
             self._router.inventory = Inventory(
                 self._forwarder, system.system_id, system.default_inventory
             )
+        if self._entrance is not None:
+            self._router.provisioning = self._entrance.provisioning(self._forwarder)
         self._bulk = Bulk(loop, threads=min(4, max(2, os.cpu_count() or 2)))
         self._servers: list[Server] = []
         self._listeners: list[Listener] = []
@@ -368,6 +370,8 @@ class Gateway:
                 await asyncio.wait(late, timeout=_LAST_WORDS)
         for task in self._background:
             task.cancel()
+        if self._entrance is not None:
+            self._entrance.close()
         if self._cache is not None:
             await self._cache.close()
         self._pool.close()

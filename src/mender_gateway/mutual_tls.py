@@ -9,16 +9,21 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from mender_gateway.config.settings import Config
+from mender_gateway.devices.provisioning import Provisioning
 from mender_gateway.errors import ConfigError
+from mender_gateway.management.calls import Calls
+from mender_gateway.management.devices import DeviceAuthentication
+from mender_gateway.management.login import Login
 from mender_gateway.net.gate import Gate
 from mender_gateway.net.trust import BadTrust, Trust, TrustFiles, load_trust
 from mender_gateway.net.watch import look
 from mender_gateway.observe.log import Log
 from mender_gateway.observe.metrics import Metrics
 from mender_gateway.observed import Observer
+from mender_gateway.proxy.forward import Forwarder
 
 _STALE_LOOK = 60.0
 _STALE_SAID = 3600.0
@@ -65,7 +70,26 @@ class MutualTls:
             raise ConfigError(f"{error.what}: {error}") from error
         self._warn(trust)
         self.gate = Gate(trust, observer.cut, loop)
+        self._settings = config.mtls
+        self._limits = config.limits
+        self._login: Login | None = None
+        self._provisioning: Provisioning | None = None
         metrics.add_source(self._figures)
+
+    def provisioning(self, forwarder: Forwarder) -> Provisioning:
+        """The handler of auth requests; asks the management API of the forwarder's upstream."""
+        calls = Calls(forwarder.pool, forwarder.upstream, self._limits)
+        self._login = Login(calls, self._settings, self._log, self._loop)
+        devices = DeviceAuthentication(calls, self._login, self._log)
+        self._provisioning = Provisioning(forwarder, devices, self._settings, self._log, self._loop)
+        return self._provisioning
+
+    def close(self) -> None:
+        """Give up what is being authorised."""
+        if self._provisioning is not None:
+            self._provisioning.close()
+        if self._login is not None:
+            self._login.close()
 
     def watched(self) -> list[str]:
         return self._files.watched()
@@ -124,3 +148,18 @@ class MutualTls:
             ),
         ):
             yield GaugeMetricFamily(f"mender_gateway_{name}", text, value=value)
+        if self._login is None or self._provisioning is None:
+            return
+        yield CounterMetricFamily(
+            "mender_gateway_management_logins",
+            "Logins at the management API.",
+            value=self._login.logins,
+        )
+        outcomes = CounterMetricFamily(
+            "mender_gateway_auth_requests",
+            "Auth requests of devices with a certificate.",
+            labels=("outcome",),
+        )
+        for outcome, number in list(self._provisioning.outcomes.items()):
+            outcomes.add_metric((str(outcome),), number)
+        yield outcomes

@@ -7,6 +7,7 @@ and normalised path mean different routes, somebody tries to be two things at on
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from mender_gateway.artifacts.deployments import Deployments
 from mender_gateway.artifacts.download import Downloads
@@ -17,6 +18,9 @@ from mender_gateway.http.exchange import Exchange
 from mender_gateway.http.target import normalise, reads_as_internal
 from mender_gateway.proxy.forward import PLAIN, Forwarder, Manner
 from mender_gateway.proxy.tunnel import Tunnels
+
+if TYPE_CHECKING:
+    from mender_gateway.devices.provisioning import Provisioning
 
 _EXACT = {
     b"/api/devices/v1/authentication/auth_requests": "auth",
@@ -81,6 +85,7 @@ class Router:
     deployments: Deployments | None = None
     downloads: Downloads | None = None
     inventory: Inventory | None = None
+    provisioning: "Provisioning | None" = None
 
     async def handle(self, exchange: Exchange) -> None:
         request = exchange.request
@@ -100,6 +105,8 @@ class Router:
                 await self.downloads.download(exchange)
             case "next" if self.deployments and request.method in _NEXT_METHODS[path]:
                 await self.deployments.next(exchange)
+            case "auth" if self.provisioning and request.method == b"POST":
+                await self.provisioning.authenticate(exchange)
             case "inventory" if self.inventory and request.method in (b"PUT", b"PATCH"):
                 await self.inventory.report(exchange)
             case _:

@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Awaitable
 from email.utils import formatdate
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from uuid import UUID
 
 from mender_gateway.errors import BadRequest, GatewayError, RequestTimeout
@@ -20,6 +20,9 @@ from mender_gateway.http.message import Request, type_of_fields
 from mender_gateway.http.wire import Wire
 from mender_gateway.net.bulk import Bulk
 from mender_gateway.net.stream import Stream
+
+if TYPE_CHECKING:
+    from mender_gateway.net.certificate import ClientCertificate
 
 _REASONS = {
     200: b"OK", 204: b"No Content", 206: b"Partial Content", 304: b"Not Modified",
@@ -95,6 +98,11 @@ class Exchange:
         self._head = b""
         self._left: int | None = 0
         self._chunked = False
+
+    @property
+    def certificate(self) -> "ClientCertificate | None":
+        """The device's verified certificate, where one is required."""
+        return self.stream.certificate
 
     @property
     def seconds(self) -> float:

@@ -43,7 +43,7 @@ class Reply:
 
 
 class Calls:
-    """Sends requests to one upstream; `on_call` is told of each status."""
+    """Sends requests to one upstream."""
 
     def __init__(self, pool: Pool, upstream: Server, limits: Limits) -> None:
         self._pool = pool

@@ -15,8 +15,9 @@ from mender_gateway.http.chunked import LAST_CHUNK, MalformedChunk, frame
 from mender_gateway.http.client import Client, Pool, Server
 from mender_gateway.http.exchange import Exchange
 from mender_gateway.http.headers import request_fields, response_fields
-from mender_gateway.http.message import CHUNKED, Answer
+from mender_gateway.http.message import CHUNKED, Answer, type_of_fields
 
+_ORIGIN = frozenset({b"x-forwarded-for", b"x-forwarded-proto", b"forwarded"})
 _KEPT = 64 * 1024
 """Largest body, in bytes, that is kept for sending a request again."""
 
@@ -95,6 +96,18 @@ class Forwarder:
             parts.append(b"Proxy-Authorization: %b\r\n" % client.authorization)
         parts.append(b"\r\n")
         return b"".join(parts)
+
+    def origin(self, exchange: Exchange) -> type_of_fields:
+        """The fields that say on whose behalf the gateway asks something of its own."""
+        said = [field for field in exchange.request.fields if field[0].lower() in _ORIGIN]
+        return request_fields(
+            said,
+            host=self._host,
+            forwarded_for=exchange.peer.encode(),
+            proto=exchange.scheme.encode(),
+            forwarded_host=self._forwarded_host,
+            peer_trusted=self._trusted(exchange.peer),
+        )
 
     async def ask(
         self, exchange: Exchange, manner: Manner = PLAIN, body: bytes | None = None
