@@ -40,17 +40,31 @@ class SmallDisk:
 
 @contextmanager
 def small_disk(folder: Path, mebibytes: int, kind: str = "ext4") -> Iterator[SmallDisk]:
-    """A file system of the kind (ext4 or tmpfs), mounted below `folder`."""
+    """A new file system of the kind (ext4 or tmpfs), mounted below `folder`."""
+    image = folder / "disk.img"
+    if kind == "tmpfs":
+        with _mounted(folder, "-t", "tmpfs", "-o", f"size={mebibytes}m", "tmpfs") as disk:
+            yield disk
+        return
+    with image.open("wb") as file:
+        file.truncate(mebibytes * 1024 * 1024)
+    _run(f"mkfs.{kind}", "-q", "-m", "0", str(image))
+    with mounted(image, folder) as disk:
+        yield disk
+
+
+@contextmanager
+def mounted(image: Path, folder: Path) -> Iterator[SmallDisk]:
+    """The file system in an image file, mounted below `folder`."""
+    with _mounted(folder, "-o", "loop", str(image)) as disk:
+        yield disk
+
+
+@contextmanager
+def _mounted(folder: Path, *what: str) -> Iterator[SmallDisk]:
     mount = folder / "disk"
     mount.mkdir()
-    if kind == "tmpfs":
-        _run("mount", "-t", "tmpfs", "-o", f"size={mebibytes}m", "tmpfs", str(mount))
-    else:
-        image = folder / "disk.img"
-        with image.open("wb") as file:
-            file.truncate(mebibytes * 1024 * 1024)
-        _run(f"mkfs.{kind}", "-q", "-m", "0", str(image))
-        _run("mount", "-o", "loop", str(image), str(mount))
+    _run("mount", *what, str(mount))
     try:
         yield SmallDisk(mount)
     finally:
