@@ -103,6 +103,7 @@ class Link:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader, self.writer = reader, writer
         self.events = Events()
+        self.tls = writer.get_extra_info("ssl_object") is not None
         self.leftover = b""
         self._ended = True
         writer.transport.set_write_buffer_limits(high=SEND)
@@ -146,8 +147,9 @@ class Link:
             await self.writer.drain()
 
     async def flush(self) -> None:
-        """Waits until everything written is with the kernel."""
-        self.writer.transport.set_write_buffer_limits(high=0)
+        """Waits until everything written is with the kernel, or under TLS nearly so."""
+        # asyncio's TLS transports never come out of a limit of 0.
+        self.writer.transport.set_write_buffer_limits(high=1 if self.tls else 0)
         async with asyncio.timeout(STUCK):
             await self.writer.drain()
         self.writer.transport.set_write_buffer_limits(high=SEND)
@@ -159,5 +161,8 @@ class Link:
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         else:
             await self.flush()
-        self.writer.transport.abort()
+        if self.tls and not reset:
+            self.writer.transport.close()  # what is left goes first, then the end of TLS
+        else:
+            self.writer.transport.abort()
         raise Gone("ended by a script")
