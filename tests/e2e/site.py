@@ -276,7 +276,6 @@ def running_site(
     folder: Path,
     *,
     tls: bool = False,
-    storage_tls: bool | None = None,
     cache: bool = True,
     api_v2: bool = True,
     uplink: float | None = None,
@@ -284,7 +283,7 @@ def running_site(
     proxy: dict[str, Any] | None = None,
     url: str | None = None,
 ) -> Iterator[Site]:
-    """A site without devices yet. With `tls` every connection is TLS; `storage_tls` as `tls`.
+    """A site without devices yet. With `tls` every connection is, the server's and store's too.
 
     `uplink` in bits per second, `link_life` of storage links in seconds; `proxy` is merged into
     the section ArtifactsProxy; `url` is GatewayURL where devices reach the gateway another way.
@@ -296,7 +295,7 @@ def running_site(
         api_v2=api_v2,
         accept_all=True,
         tls=context,
-        storage_tls=pki.server_context() if (tls if storage_tls is None else storage_tls) else None,
+        storage_tls=context,
         link_life=link_life,
     )
     with running(settings) as cloud, ExitStack() as stack:

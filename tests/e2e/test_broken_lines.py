@@ -25,7 +25,7 @@ def _was_interrupted(device: Device) -> bool:
 
 
 def test_an_uplink_cut_three_times_is_one_download_for_the_device(tmp_path: Path) -> None:
-    with running_site(tmp_path, tls=True, storage_tls=False) as site:
+    with running_site(tmp_path, tls=True, uplink=40e6) as site:
         site.expect(r"cache: fill broke")
         device = site.device("device")
         release = site.release("release-1", megabytes=20)

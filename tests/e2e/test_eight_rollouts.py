@@ -1,11 +1,13 @@
 """The rollouts that Mender's own integration tests of its gateway name, with real clients."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from mender_gateway.demo.faults import Gate, stalled
 from tests.e2e.site import MEGABYTE, Release, Site, running_site
+from tests.support.device import Device
 
 pytestmark = [pytest.mark.device, pytest.mark.full]
 
@@ -14,6 +16,11 @@ def _fetched_once(site: Site, *releases: Release) -> None:
     for release in releases:
         usage = site.cloud.storage.usage(release.object)
         assert (usage.gets, usage.bytes) == (1, release.size)
+
+
+def _has_begun(site: Site, deployment: str, device: Device) -> bool:
+    """Whether the device has the head of its download: its second report."""
+    return site.statuses(deployment, device) == ["downloading"] * 2
 
 
 def test_one_device(tmp_path: Path) -> None:
@@ -73,18 +80,16 @@ def test_one_of_two_fails(tmp_path: Path) -> None:
 def test_one_of_two_is_aborted(tmp_path: Path) -> None:
     """Two deployments of one release; one ends at the server while its device downloads."""
     gate = Gate()
-    with running_site(tmp_path, tls=True, storage_tls=False) as site:
+    with running_site(tmp_path, tls=True) as site:
         site.expect(r"path=\S+/status status=409")
         kept, aborted = site.device("kept"), site.device("aborted")
         release = site.release("release-1")
         site.wait_polling(kept, aborted)
         site.cloud.storage.script("GET *", stalled(5 * MEGABYTE, gate))
         deployments = site.deploy(release, kept), site.deploy(release, aborted)
-        site.wait_each(
-            (kept, aborted),
-            lambda device: "update-store" in device.log,
-            "download",
-        )
+        for deployment, device in zip(deployments, (kept, aborted), strict=True):
+            begun = partial(_has_begun, site, deployment, device)
+            site.wait(begun, f"download on {device.name}")
         site.cloud.upstream.abort(deployments[1])
         gate.release()
         site.assert_updated(deployments[0], release, kept)
