@@ -114,20 +114,24 @@ class Exchange:
     async def read_body(self, timeout: float) -> bytes:
         """The next bytes of the request's body, empty at its end.
 
-        Answers `Expect: 100-continue` first (RFC 9110 10.1.1). Raises BadRequest for bad chunks,
-        RequestTimeout after `timeout` seconds of silence, OSError when the device is gone.
+        Invites the device to send it first. Raises BadRequest for bad chunks, RequestTimeout after
+        `timeout` seconds of silence, OSError when the device is gone.
         """
-        wire = self.wire
-        if self.request.expects and not wire.body_done and not self.started:
-            self.request.expects = False
-            if not wire.buffer:
-                await self.stream.send(b"HTTP/1.1 100 Continue\r\n\r\n", timeout)
+        if self.request.expects:
+            await self.invite_body(timeout)
         try:
-            return await wire.read_body(timeout)
+            return await self.wire.read_body(timeout)
         except MalformedChunk as error:
             raise BadRequest(f"malformed request body: {error}") from error
         except TimeoutError:
             raise RequestTimeout from None
+
+    async def invite_body(self, timeout: float) -> None:
+        """Answer `Expect: 100-continue` where the device waits for that (RFC 9110 10.1.1)."""
+        if self.request.expects and not self.wire.body_done and not self.started:
+            self.request.expects = False
+            if not self.wire.buffer:
+                await self.stream.send(b"HTTP/1.1 100 Continue\r\n\r\n", timeout)
 
     # --- the answer ----------------------------------------------------------------------------
 

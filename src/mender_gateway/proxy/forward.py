@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mender_gateway.config.settings import Limits
-from mender_gateway.errors import BadGateway, BodyTooLarge, GatewayTimeout
+from mender_gateway.errors import BadGateway, BodyTooLarge, GatewayTimeout, RequestTimeout
 from mender_gateway.http.chunked import LAST_CHUNK, MalformedChunk, frame
 from mender_gateway.http.client import Client, Pool, Server
 from mender_gateway.http.exchange import Exchange
@@ -180,9 +180,7 @@ class Forwarder:
                 if data and not await client.send(data, stall):
                     return False
                 data = b""
-                if exchange.request.expects:
-                    pass  # reading answers with 100 (Continue) first
-                elif await self._answered_early(exchange, client):
+                if await self._answered_early(exchange, client):
                     return False
             try:
                 piece = await exchange.read_body(self.limits.body_progress)
@@ -201,14 +199,19 @@ class Forwarder:
 
     async def _answered_early(self, exchange: Exchange, client: Client) -> bool:
         """Wait for the device's next bytes; True when the upstream answers before them."""
+        progress = self.limits.body_progress
+        device = exchange.stream
         while True:
             try:
-                await exchange.stream.wait_readable(self.limits.body_progress, also=client.stream)
+                await exchange.invite_body(progress)
+                await device.wait_readable(progress, also=client.stream)
             except TimeoutError:
-                return False  # reading the body says so properly
+                raise RequestTimeout from None
+            except OSError as error:
+                raise _DeviceGone(str(error)) from error
             if client.stream.readable and client.has_answer():
                 return True
-            if exchange.stream.readable:
+            if device.readable:
                 return False
 
     # --- back to the device --------------------------------------------------------------------
