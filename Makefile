@@ -5,11 +5,13 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 ARGS   ?=
 
-.PHONY: help setup demo test test-full lint format clean
+.PHONY: help setup demo test test-full bench bench-quick lint format clean
 help:
 	@echo "make demo        a server, a slow uplink, a gateway and ten devices on this machine"
 	@echo "make test        the test suite (ARGS=... goes to pytest)"
 	@echo "make test-full   the slow cases with the real mender-client"
+	@echo "make bench       side by side with nginx, Caddy and Varnish (ARGS='--case NAME --json')"
+	@echo "make bench-quick its main cases in a minute"
 	@echo "make lint        ruff, mypy, import rules"
 	@echo "make format      let ruff format the code"
 
@@ -28,6 +30,12 @@ test: $(READY)
 
 test-full: $(READY)
 	$(BIN)/python -m pytest -n 6 --dist worksteal -m full --timeout 1500 $(ARGS)
+
+bench: $(READY)
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+bench-quick: $(READY)
+	@$(BIN)/python -m benchmarks --quick-set $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -1,0 +1,1 @@
+"""The cases, one function each: from a site to a result."""

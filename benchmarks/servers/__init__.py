@@ -1,0 +1,1 @@
+"""The gateway, its peers and the upstream: their configurations, and how each is started."""
