@@ -181,7 +181,10 @@ class Server:
             await exchange.stream.linger()
             return False
         if not exchange.keep_alive:
-            exchange.stream.close()
+            if exchange.wire.buffer or exchange.stream.readable:
+                await exchange.stream.linger()  # there is more, which nobody will read
+            else:
+                exchange.stream.close()
             return False
         return True
 
