@@ -6,6 +6,7 @@ how far a fill gets; `script` names what goes wrong at the next openings, one en
 
 import asyncio
 import contextlib
+import dataclasses
 import hashlib
 import os
 import random
@@ -57,15 +58,20 @@ class ScriptedSource:
         self.attributes = origin.attributes
         self.offset = offset
         self._at = offset
+        self._cuts = origin.cuts
 
     async def read(self) -> bytes | memoryview:
         origin, act = self._origin, self._act
         end = len(self._content)
+        if self._cuts != origin.cuts:
+            raise Broken("cut")
         if act.break_at is not None and self._at >= act.break_at:
             raise Broken(f"broke at {self._at}")
         if self._at >= end or (act.end_at is not None and self._at >= act.end_at):
             return b""
         await origin.allowed_beyond(self._at)
+        if self._cuts != origin.cuts:
+            raise Broken("cut")
         stops = [end, self._at + origin.piece, origin.allowed, act.break_at, act.end_at]
         stop = min(s for s in stops if s is not None)
         data = self._content[self._at : stop]
@@ -99,6 +105,7 @@ class ScriptedOrigin:
         self.opens: list[tuple[int, str | None]] = []
         self.sent = 0
         self.closed = 0
+        self.cuts = 0
         self._moved = asyncio.Event()
 
     async def open(self, offset: int, validator: str | None) -> ScriptedSource:
@@ -120,8 +127,20 @@ class ScriptedOrigin:
         self.allowed = allowed
         self._moved.set()
 
+    def cut(self) -> None:
+        """Breaks every open download."""
+        self.cuts += 1
+        self._moved.set()
+
+    def replace(self, data: bytes, etag: str) -> None:
+        """Another object in the same place; downloads that are open break."""
+        self.content = data
+        self.attributes = dataclasses.replace(self.attributes, length=len(data), etag=etag)
+        self.cut()
+
     async def allowed_beyond(self, offset: int) -> None:
-        while self.allowed is not None and self.allowed <= offset:
+        cuts = self.cuts
+        while self.allowed is not None and self.allowed <= offset and cuts == self.cuts:
             self._moved.clear()
             await self._moved.wait()
 
