@@ -15,6 +15,7 @@ from mender_gateway.config.certificates import check_certificates
 from mender_gateway.config.inspection import look_closely
 from mender_gateway.config.keys import KEYS, Key
 from mender_gateway.config.load import Examination, examine
+from mender_gateway.config.settings import Config
 from mender_gateway.config.values import printable
 
 _HEADINGS = ("KEY", "VALUE", "ORIGIN")
@@ -40,6 +41,8 @@ def run(options: Namespace) -> int:
         errors += certificates.errors
         warnings += certificates.warnings
         warnings += look_closely(found.config)
+        if found.config.mtls.enabled and not errors:
+            _check_trust(found.config, errors, warnings)
     print()
     for warning in warnings:
         print(f"warning: {warning}")
@@ -47,6 +50,17 @@ def run(options: Namespace) -> int:
         print(f"error: {error}")
     print(_verdict(len(errors), len(warnings)))
     return 1 if errors else 0
+
+
+def _check_trust(config: Config, errors: list[str], warnings: list[str]) -> None:
+    """Roots, blacklist and revocation lists, read as the daemon reads them."""
+    from mender_gateway.mutual_tls import trust_files
+    from mender_gateway.net.trust import BadTrust, load_trust
+
+    try:
+        warnings += load_trust(trust_files(config)).warnings
+    except BadTrust as error:
+        errors.append(f"{error.what}: {error}")
 
 
 def _value(key: Key, found: Examination) -> str:

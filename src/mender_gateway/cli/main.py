@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 LEVELS = ("debug", "info", "warn", "error", "fatal")
 _COMMANDS = {
     "check-config": ("check_config", "show the settings in force, check them, and end"),
+    "inventory": ("inventory", "what this host's own Mender client reports about the gateway"),
+    "pki": ("pki", "certificates for trying out mutual TLS"),
     "demo": ("demo", "a server, a slow uplink, a gateway and a fleet on this machine"),
 }
 _STOPPING = (signal.SIGINT, signal.SIGTERM)
