@@ -17,10 +17,11 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from mender_gateway.artifacts.description import decode
-from mender_gateway.artifacts.signature import VerifyKey, load_keys
+from mender_gateway.artifacts.signature import load_keys
 from mender_gateway.artifacts.verify import ContentVerifier
 from mender_gateway.cache.errors import VerificationFailed
 from mender_gateway.cache.origin import Attributes
+from mender_gateway.config.verify_keys import PublicKey
 from mender_gateway.errors import ConfigError
 from tests.artifacts.made import artifact, artifact_parts, packed, tar_of, verify
 
@@ -69,12 +70,12 @@ def pem(folder: Path, private: type_of_private, name: str = "key.pem") -> str:
     return str(path)
 
 
-def key_of(folder: Path, private: type_of_private) -> VerifyKey:
+def key_of(folder: Path, private: type_of_private) -> PublicKey:
     (key,) = load_keys([pem(folder, private)])
     return key
 
 
-def judge(data: bytes, *keys: VerifyKey) -> str | None:
+def judge(data: bytes, *keys: PublicKey) -> str | None:
     return verify(data, ContentVerifier(Attributes(len(data)), keys))
 
 

@@ -280,3 +280,47 @@ def test_a_masked_url_keeps_no_password_and_no_query(secret: str, host: str) -> 
 @given(st.text(max_size=500))
 def test_anything_can_be_printed_in_one_line(text: str) -> None:
     assert values.printable(text).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("7d", 604_800.0), ("1.5d", 129_600.0), ("1d12h", 129_600.0), ("36h", 129_600.0), ("0", 0.0)],
+)
+def test_periods_may_have_days(text: str, seconds: float) -> None:
+    assert values.parse_period(text) == seconds
+    assert values.parse_period(values.format_period(seconds)) == seconds
+
+
+@pytest.mark.parametrize("text", ["d", "1d1d", "-1d", "1d 2h", "1D", "99999999d", "1d2", "1w"])
+def test_what_is_no_period_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"duration|period"):
+        values.parse_period(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"),
+    [
+        ("1250000", 1_250_000),
+        ("10mbit", 1_250_000),
+        ("10 Mbit/s", 1_250_000),
+        ("500kbit", 62_500),
+        ("1gbit", 125_000_000),
+        ("16000bit", 2000),
+        ("2MB", 2_000_000),
+        ("1.5MiB/s", 1_572_864),
+    ],
+)
+def test_rates_are_bits_or_bytes_per_second(text: str, rate: int) -> None:
+    assert values.parse_rate(text) == rate
+    assert values.parse_rate(values.format_rate(rate)) == rate
+
+
+@pytest.mark.parametrize("text", ["", "fast", "10mbps", "10m", "-1", "0", "100", "1e9", "8kbit"])
+def test_what_is_no_rate_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"rate|bounds"):
+        values.parse_rate(text)
+
+
+@given(st.integers(1024, 2**50))
+def test_a_rate_survives_being_shown(rate: int) -> None:
+    assert values.parse_rate(values.format_rate(rate)) == rate

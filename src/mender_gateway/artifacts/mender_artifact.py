@@ -16,9 +16,10 @@ import msgspec
 
 from mender_gateway.artifacts.description import Description, Header
 from mender_gateway.artifacts.manifest import Manifest
-from mender_gateway.artifacts.signature import VerifyKey, signer_of
+from mender_gateway.artifacts.signature import signer_of
 from mender_gateway.artifacts.tar import Entry, Malformed, Sink, TarReader
 from mender_gateway.artifacts.unpack import Unverifiable, unpacker
+from mender_gateway.config.verify_keys import PublicKey
 
 _TEXTS = {"version": 64 * 1024, "manifest": 8 << 20, "manifest.sig": 64 * 1024}
 _TEXTS["manifest-augment"] = _TEXTS["manifest"]
@@ -33,7 +34,7 @@ class MenderArtifact:
     `feed` raises Malformed, and Unverifiable where nothing can be said; after either it is over.
     """
 
-    def __init__(self, keys: tuple[VerifyKey, ...] = ()) -> None:
+    def __init__(self, keys: tuple[PublicKey, ...] = ()) -> None:
         self._keys = keys
         self._outer = TarReader(self._begin)
         self._manifest = Manifest()

@@ -21,7 +21,7 @@ from mender_gateway.cache.errors import VerificationFailed
 from mender_gateway.cache.origin import Attributes
 
 if TYPE_CHECKING:
-    from mender_gateway.artifacts.signature import VerifyKey
+    from mender_gateway.config.verify_keys import PublicKey
 
 _DIGEST = re.compile(r'"([0-9a-fA-F]{32})"')
 _PIECE = 64 * 1024
@@ -70,7 +70,7 @@ class Verification:
     """Makes verifiers; one per gateway. `plain_md5` says whether S3 made this ETag by MD5."""
 
     def __init__(
-        self, keys: Sequence["VerifyKey"] = (), plain_md5: Callable[[str], bool] = lambda _: False
+        self, keys: Sequence["PublicKey"] = (), plain_md5: Callable[[str], bool] = lambda _: False
     ) -> None:
         self._keys = tuple(keys)
         self._identities = frozenset(key.identity for key in keys)
@@ -103,7 +103,7 @@ class ContentVerifier:
     def __init__(
         self,
         attributes: Attributes,
-        keys: tuple["VerifyKey", ...] = (),
+        keys: tuple["PublicKey", ...] = (),
         plain_md5: Callable[[str], bool] = lambda _: False,
         object_id: str = "",
         rejections: Rejections | None = None,

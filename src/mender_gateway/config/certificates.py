@@ -1,9 +1,9 @@
 """Whether the certificates, keys and CA bundles that the settings name can be used.
 
-The daemon asks before it opens a port, with the standard library alone; what OpenSSL refuses is an
-error, what merely will trouble devices (an expired certificate) a warning. `check-config` looks
-closer by means of `cryptography`, which is imported there and nowhere else. Messages begin with the
-key path and name the file.
+The daemon asks before it opens a port, with the standard library alone (except where artifacts must
+be signed); what OpenSSL refuses is an error, what merely will trouble devices (an expired
+certificate) a warning. `check-config` looks closer by means of `cryptography`. Messages begin with
+the key path and name the file.
 """
 
 import os
@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from mender_gateway.config import der
 from mender_gateway.config.settings import Config
 from mender_gateway.config.values import printable
+from mender_gateway.config.verify_keys import read_key
 
 _LARGEST_FILE = 16 * 1024 * 1024
 _SOON = 14 * 24 * 3600.0
@@ -51,9 +52,19 @@ def check_certificates(config: Config, now: float) -> Findings:
         ):
             if name is not None:
                 _read(path, name, found)
+    if config.artifacts_proxy.enabled:
+        found.errors += _verify_key_faults(config)
     found.errors = [printable(line, 1000) for line in found.errors]
     found.warnings = [printable(line, 1000) for line in found.warnings]
     return found
+
+
+def _verify_key_faults(config: Config) -> Iterator[str]:
+    for path in config.artifacts_proxy.verify_keys:
+        try:
+            read_key(path)
+        except ValueError as error:
+            yield str(error)
 
 
 def _check_server(config: Config, now: float, found: Findings) -> None:

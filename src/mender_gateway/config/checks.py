@@ -157,6 +157,11 @@ def _dangers(config: Config) -> Iterator[str]:
 
 def _oversights(config: Config) -> Iterator[str]:
     proxy, mtls = config.artifacts_proxy, config.mtls
+    if proxy.verify_keys and not proxy.enabled:
+        yield (
+            "Features.ArtifactsProxy.ArtifactVerifyKeys: without effect, because "
+            "Features.ArtifactsProxy.Enabled is false"
+        )
     if proxy.cache.enabled and not proxy.enabled:
         yield (
             "Features.ArtifactsProxy.ArtifactsCache.Enabled: true without effect, because "

@@ -111,6 +111,13 @@ _FEATURE_KEYS = (
         ("ARTIFACTS_PROXY_DOMAIN_WHITELIST",),
     ),
     Key(
+        f"{_ARTIFACTS}.ArtifactVerifyKeys",
+        "artifacts_proxy.verify_keys",
+        kinds.FILES,
+        "PEM files of public keys: artifacts that none of them signed are refused",
+        ("ARTIFACTS_PROXY_VERIFY_KEYS",),
+    ),
+    Key(
         f"{_CACHE}.Enabled",
         "artifacts_proxy.cache.enabled",
         kinds.BOOLEAN,
@@ -139,6 +146,34 @@ _FEATURE_KEYS = (
         kinds.DURATION,
         "how long a local link is valid",
         ("ARTIFACTS_PROXY_CACHE_LINK_EXPIRE_DURATION",),
+    ),
+    Key(
+        f"{_CACHE}.MaxSize",
+        "artifacts_proxy.cache.max_size",
+        kinds.SIZE,
+        "what the cache may hold at most",
+        ("ARTIFACTS_PROXY_CACHE_MAX_SIZE",),
+    ),
+    Key(
+        f"{_CACHE}.MinFreeSpace",
+        "artifacts_proxy.cache.min_free_space",
+        kinds.SIZE_OR_ZERO,
+        "what stays free on the cache's file system",
+        ("ARTIFACTS_PROXY_CACHE_MIN_FREE_SPACE",),
+    ),
+    Key(
+        f"{_CACHE}.ScrubInterval",
+        "artifacts_proxy.cache.scrub_interval",
+        kinds.PERIOD_OR_ZERO,
+        "how often every stored artifact is read again and checked; 0: never",
+        ("ARTIFACTS_PROXY_CACHE_SCRUB_INTERVAL",),
+    ),
+    Key(
+        f"{_CACHE}.UplinkRateLimit",
+        "artifacts_proxy.cache.uplink_rate",
+        kinds.RATE,
+        "what all downloads from storage together may take of the uplink",
+        ("ARTIFACTS_PROXY_CACHE_UPLINK_RATE_LIMIT",),
     ),
     Key(
         "Features.mTLS.Enabled",

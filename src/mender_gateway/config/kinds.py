@@ -55,14 +55,19 @@ def _number(value: Any) -> int | float | None:
     return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
-def _duration_kind(*, zero: bool = False) -> Kind:
+def _duration_kind(
+    *,
+    zero: bool = False,
+    parse: Callable[[str], float] = values.parse_duration,
+    show: Callable[[float], str] = values.format_duration,
+) -> Kind:
     def positive(seconds: float) -> float:
         if seconds == 0 and not zero:
             raise ValueError('is zero; write a duration such as "30s"')
         return seconds
 
     def from_text(text: str) -> float:
-        return positive(values.parse_duration(text))
+        return positive(parse(text))
 
     def from_json(value: Any) -> float:
         number = _number(value)
@@ -72,14 +77,16 @@ def _duration_kind(*, zero: bool = False) -> Kind:
             raise ValueError('has the wrong type; write a duration such as "1h30m", or seconds')
         return from_text(value)
 
-    return Kind("duration", from_json, from_text, values.format_duration)
+    return Kind("duration", from_json, from_text, show)
 
 
-def _whole_kind(name: str, parse: Callable[[str], int], show: Callable[[int], str]) -> Kind:
+def _whole_kind(
+    name: str, parse: Callable[[str], int], show: Callable[[int], str], *, least: int = 1
+) -> Kind:
     def from_text(text: str) -> int:
         number = parse(text)
-        if number < 1:
-            raise ValueError("is below 1; write a larger number")
+        if number < least:
+            raise ValueError(f"is below {least}; write a larger number")
         return number
 
     def from_json(value: Any) -> int:
@@ -98,7 +105,11 @@ def _parse_count(text: str) -> int:
     return int(text)
 
 
-def _list_kind(name: str, parse: Callable[[str], str]) -> Kind:
+def _list_kind(
+    name: str,
+    parse: Callable[[str], str],
+    split: Callable[[str], list[str]] = values.split_list,
+) -> Kind:
     def from_list(entries: list[str]) -> tuple[str, ...]:
         parsed: dict[str, None] = {}
         for entry in entries:
@@ -115,7 +126,7 @@ def _list_kind(name: str, parse: Callable[[str], str]) -> Kind:
         return from_list(value)
 
     def from_text(text: str) -> tuple[str, ...]:
-        return from_list(values.split_list(text))
+        return from_list(split(text))
 
     return Kind(f"list of {name}s", from_json, from_text, ", ".join, blank_is_absent=False)
 
@@ -202,10 +213,16 @@ TLS_VERSION = _string_kind("TLS version", values.parse_tls_version)
 SECRET = _string_kind("base64", values.parse_secret, lambda _: "***")
 DURATION = _duration_kind()
 DURATION_OR_ZERO = _duration_kind(zero=True)
+PERIOD_OR_ZERO = _duration_kind(zero=True, parse=values.parse_period, show=values.format_period)
 SIZE = _whole_kind("size", values.parse_size, values.format_size)
+SIZE_OR_ZERO = _whole_kind("size", values.parse_size, values.format_size, least=0)
+RATE = _whole_kind("rate", values.parse_rate, values.format_rate)
 COUNT = _whole_kind("number", _parse_count, str)
 HOSTS = _list_kind("host", values.parse_whitelist_entry)
 NETWORKS = _list_kind("network", values.parse_network)
+FILES = _list_kind(
+    "file", values.parse_file, lambda text: [part for part in text.split(",") if part.strip()]
+)
 IDENTITY = Kind(
     "identity attribute to certificate field",
     _identity,

@@ -69,6 +69,14 @@ class ArtifactsCache:
     signature_secret: bytes | None = field(default=None, repr=False)
     """HMAC-SHA256 key, decoded; None: the generated one in the state directory."""
     link_expire: float = 24 * 3600.0
+    max_size: int | None = None
+    """Bytes that the cache may hold; None: as many as the disk has room for."""
+    min_free_space: int | None = None
+    """Bytes that stay free; None: the larger of 64 MiB and 2 % of the file system."""
+    scrub_interval: float = 7 * 86_400.0
+    """Between two readings of the same stored object; 0: none."""
+    uplink_rate: int | None = None
+    """Bytes per second for all downloads from storage together; None: no limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +84,8 @@ class ArtifactsProxy:
     enabled: bool = False
     gateway_url: Endpoint | None = None
     domain_whitelist: tuple[str, ...] = ()
+    verify_keys: tuple[str, ...] = ()
+    """PEM files of public keys; artifacts must be signed with one of them."""
     cache: ArtifactsCache = ArtifactsCache()
 
 

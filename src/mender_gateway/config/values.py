@@ -30,6 +30,10 @@ _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([A-Za-z]*)")
 _SIZE_UNITS = {"": 1, "b": 1}
 _SIZE_UNITS |= {f"{unit}ib": 1024**power for power, unit in enumerate("kmgt", 1)}
 _SIZE_UNITS |= {f"{unit}b": 1000**power for power, unit in enumerate("kmgt", 1)}
+_RATE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([A-Za-z]*?)(?:/s)?")
+_RATE_UNITS = {f"{prefix}bit": 1000**power / 8 for power, prefix in enumerate(("", *"kmg"))}
+_DAYS = re.compile(r"([0-9]+(?:\.[0-9]+)?)d(.*)")
+_DAY = 86_400
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 _SERVICES = {"http": 80, "https": 443}
 _LONGEST = 4096
@@ -71,6 +75,49 @@ def format_duration(seconds: float) -> str:
     parts = [f"{hours}h" if hours else "", f"{minutes}m" if minutes else ""]
     parts.append(_plain(Decimal(rest) / 10**9) + "s" if rest else "")
     return "".join(parts)
+
+
+def parse_period(text: str) -> float:
+    """Seconds from `7d`, `1d12h`, or whatever `parse_duration` takes."""
+    match = _DAYS.fullmatch(text)
+    if match is None or len(text) > 100:
+        return parse_duration(text)
+    days = float(match[1]) * _DAY
+    if days > 100 * 366 * _DAY:
+        raise ValueError("is longer than a century; write a shorter period")
+    return days + (parse_duration(match[2]) if match[2] else 0.0)
+
+
+def format_period(seconds: float) -> str:
+    """The shortest usual form: 604800.0 is `7d`, 5400.0 is `1h30m`."""
+    days, rest = divmod(seconds, _DAY)
+    if not days:
+        return format_duration(seconds)
+    return f"{days:.0f}d{format_duration(rest) if rest else ''}"
+
+
+def parse_rate(text: str) -> int:
+    """Bytes per second from `1250000`, `10mbit`, `2MB/s` or `500KiB`, whatever the case."""
+    match = _RATE.fullmatch(text) if len(text) <= 100 else None
+    unit = match[2].lower() if match else ""
+    factor = _RATE_UNITS.get(unit) or _SIZE_UNITS.get(unit)
+    if match is None or factor is None:
+        raise ValueError(
+            'is no rate; write bytes per second, or for example "10mbit", "500kbit" or "2MB"'
+        )
+    rate = Decimal(match[1]) * Decimal(factor)
+    if not 1024 <= rate <= _LARGEST_INTEGER:
+        raise ValueError("is out of bounds; write at least 1024 bytes per second, or 9kbit")
+    return int(rate)
+
+
+def format_rate(rate: int) -> str:
+    """The exact rate: 1250000 is `10mbit`; bytes per second where no bit unit divides it."""
+    for power, prefix in ((3, "g"), (2, "m"), (1, "k")):
+        number, rest = divmod(rate * 8, 1000**power)
+        if number and not rest:
+            return f"{number}{prefix}bit"
+    return str(rate)
 
 
 def _plain(number: Decimal) -> str:
@@ -262,6 +309,14 @@ def parse_tls_version(text: str) -> str:
     if text not in TLS_VERSIONS:
         raise ValueError('is no TLS version; write "1.0", "1.1", "1.2" or "1.3"')
     return text
+
+
+def parse_file(text: str) -> str:
+    """The path of a file, without blanks around it."""
+    path = text.strip()
+    if not path or "\0" in path:
+        raise ValueError("is no path; write the path of a file")
+    return path
 
 
 def split_list(text: str) -> list[str]:
