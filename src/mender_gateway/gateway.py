@@ -67,19 +67,29 @@ def run(loaded: Loaded, log: Log) -> int:
 async def _serve(loaded: Loaded, log: Log) -> int:
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
     gateway = Gateway(loaded.config, log, loop)
-    loop.add_signal_handler(signal.SIGHUP, gateway.reload)
+    # Not by the loop's own means: closing the loop would restore the default of ending the process
+    # by the signal, for the moments in which the status 0 is on its way.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        _on_signal(number, loop, stopping.set)
+    _on_signal(signal.SIGHUP, loop, gateway.reload)
     try:
         await gateway.start()
         await stopping.wait()
         log.info("stopping")
     finally:
-        loop.add_signal_handler(signal.SIGHUP, lambda: None)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         await gateway.stop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
     log.info("stopped")
     return 0
+
+
+def _on_signal(
+    number: signal.Signals, loop: asyncio.AbstractEventLoop, act: Callable[[], None]
+) -> None:
+    signal.signal(number, lambda *_: loop.call_soon_threadsafe(act))
 
 
 class Gateway:

@@ -79,18 +79,23 @@ class Server:
         try:
             gate = self._gate
             if gate is not None or stream.tls:
+                self._places.idle[stream] = None
                 try:
                     if gate is not None:
                         await gate.admit(stream, self._limits.handshake)
                     else:
                         await stream.handshake(self._limits.handshake)
                 except (OSError, TimeoutError) as error:
+                    if stream.closed:
+                        return  # by us
                     self._reports.handshake_failed(stream, error)
                     if isinstance(error, TimeoutError):
                         stream.abort()
                     else:
                         await stream.linger()  # what it has sent must not cost it our alert
                     return
+                finally:
+                    self._places.idle.pop(stream, None)
             await self._exchanges(stream)
         except asyncio.CancelledError:
             stream.abort()
@@ -107,7 +112,7 @@ class Server:
         checker = HeadChecker(httptools.HttpRequestParser)
         idle = self._places.idle
         wait = limits.first_request
-        while True:
+        while not self.draining:
             fault: GatewayError | None = None
             request = _NO_REQUEST
             if not wire.buffer:
@@ -130,11 +135,12 @@ class Server:
                 await self._end_with(exchange, fault)
                 return
             wire.start_body(request.framing)
-            if self.draining:
-                exchange.keep_alive = False
+            exchange.keep_alive = request.keep_alive and not self.draining
             if not await self._answer(exchange):
                 return
             wait = limits.keep_alive
+        if wire.buffer or stream.readable:
+            await stream.linger()  # requests that will not be answered must not cost an answer
 
     async def _end_with(self, exchange: Exchange, fault: GatewayError) -> None:
         exchange.keep_alive = False

@@ -9,7 +9,7 @@ import asyncio
 import math
 import socket
 
-from mender_gateway.errors import BadGateway
+from mender_gateway.errors import BadGateway, Overloaded
 from mender_gateway.http.client import NoAnswer
 from mender_gateway.http.exchange import Exchange
 from mender_gateway.http.headers import response_fields
@@ -26,9 +26,12 @@ class Tunnels:
     def __init__(self, forwarder: Forwarder) -> None:
         self._forwarder = forwarder
         self.open: set[tuple[Stream, Stream]] = set()
+        self._closed = False
 
     async def tunnel(self, exchange: Exchange) -> None:
         """Pass a request with Upgrade (and no body) on, and after 101 all that follows."""
+        if self._closed:
+            raise Overloaded("the gateway is stopping")
         forwarder = self._forwarder
         request = exchange.request
         client = await forwarder.pool.connect(forwarder.upstream)
@@ -61,7 +64,8 @@ class Tunnels:
             )
             if exchange.wire.buffer:
                 await client.stream.send(exchange.wire.buffer, forwarder.limits.write_stall)
-            await self._pass_both(exchange, *pair)
+            if not self._closed:
+                await self._pass_both(exchange, *pair)
         finally:
             self.open.discard(pair)
             exchange.stream.close()
@@ -95,7 +99,8 @@ class Tunnels:
         socket.socket.shutdown(sink.sock, socket.SHUT_WR)
 
     def close(self) -> None:
-        """End all tunnels politely: close_notify under TLS, then FIN, to both sides."""
+        """End all tunnels politely: close_notify under TLS, then FIN, to both sides; open none."""
+        self._closed = True
         for device, upstream in list(self.open):
             device.close()
             upstream.close()
