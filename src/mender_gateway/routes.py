@@ -17,7 +17,7 @@ from mender_gateway.errors import BadRequest, Forbidden, MethodNotAllowed, NotFo
 from mender_gateway.http.exchange import Exchange
 from mender_gateway.http.target import normalise, reads_as_internal
 from mender_gateway.proxy.forward import PLAIN, Forwarder, Manner
-from mender_gateway.proxy.tunnel import Tunnels
+from mender_gateway.proxy.tunnel import Tunnels, opens_tunnel
 
 if TYPE_CHECKING:
     from mender_gateway.devices.provisioning import Provisioning
@@ -121,7 +121,7 @@ class Router:
 
     async def _forward(self, exchange: Exchange, name: str) -> None:
         request = exchange.request
-        if request.upgrade and not request.framing and request.upgrade.lower() != b"h2c":
+        if request.upgrade and opens_tunnel(request):
             await self.tunnels.tunnel(exchange)
             return
         manner = PLAIN

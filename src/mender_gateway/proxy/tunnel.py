@@ -12,12 +12,28 @@ import socket
 from mender_gateway.errors import BadGateway, Overloaded
 from mender_gateway.http.client import NoAnswer
 from mender_gateway.http.exchange import Exchange
-from mender_gateway.http.headers import response_fields
+from mender_gateway.http.headers import response_fields, tokens
+from mender_gateway.http.message import Request
 from mender_gateway.net.stream import Stream, Truncated
 from mender_gateway.proxy.forward import PLAIN, Forwarder
 
 _HALF_CLOSED = 30.0
 """Seconds that one direction lives on after the other has ended."""
+
+
+_OTHER_HTTP = frozenset({b"h2c", b"h2", b"h3", b"http", b"tls"})
+"""Protocols in which requests would follow that nobody here sees."""
+
+
+def opens_tunnel(request: Request) -> bool:
+    """Whether a request is to be tunnelled after 101; any other goes without its Upgrade.
+
+    One that merely offers another HTTP beside something else is not: the server could choose it.
+    """
+    if not request.upgrade or request.framing:
+        return False
+    protocols = {token.partition(b"/")[0] for token in tokens([request.upgrade])}
+    return bool(protocols) and protocols.isdisjoint(_OTHER_HTTP)
 
 
 class Tunnels:
@@ -29,7 +45,7 @@ class Tunnels:
         self._closed = False
 
     async def tunnel(self, exchange: Exchange) -> None:
-        """Pass a request with Upgrade (and no body) on, and after 101 all that follows."""
+        """Pass a request that `opens_tunnel` on, and after 101 all that follows."""
         if self._closed:
             raise Overloaded("the gateway is stopping")
         forwarder = self._forwarder
@@ -50,9 +66,13 @@ class Tunnels:
         if answer.status != 101:
             await forwarder.relay(exchange, client, answer)
             return
+        chosen = answer.index.get(b"upgrade", b"")
+        if not chosen or not set(tokens([chosen])) <= set(tokens([request.upgrade])):
+            forwarder.pool.discard(client, abort=True)
+            raise BadGateway("upstream switches to a protocol that was not asked for")
         exchange.status = 101
         exchange.started = exchange.ended = exchange.upgraded = True
-        fields = response_fields(answer.fields, upgrade=answer.index.get(b"upgrade", b""))
+        fields = response_fields(answer.fields, upgrade=chosen)
         parts = [b"HTTP/1.1 101 %b\r\n" % (answer.reason or b"Switching Protocols")]
         for name, value in fields:
             parts += (name, b": ", value, b"\r\n")
