@@ -42,8 +42,6 @@ class Figure:
     ours: Series
     peers: tuple[Series, ...] = ()
     better: str = "higher"
-    digits: int = 0
-    """Decimals that mean something."""
 
     def ratio(self, peer: str) -> float | None:
         """Median of ours over the peer's, round by round; None when one of them has no value."""
@@ -65,6 +63,11 @@ def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float | None:
         quotients = [one / other for one, other in zip(ours, theirs, strict=True) if other]
         return median(quotients) if quotients else None
     return median(ours) / median(theirs) if median(theirs) else None
+
+
+def check_name(figure: Figure, peer: str) -> str:
+    """Of a target for the ratio to a peer: the peer, and what sets the figure apart in its case."""
+    return ",".join((peer, *figure.name.split(",")[1:]))
 
 
 @dataclass(frozen=True, slots=True)

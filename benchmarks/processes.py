@@ -154,7 +154,7 @@ def wait_for_port(server: Server, port: int) -> None:
         except OSError:
             if time.monotonic() > deadline:
                 raise ServerFailed(f"{server.name} does not listen:\n{server.ending()}") from None
-            time.sleep(0.01)
+            time.sleep(0.002)
 
 
 def _environment() -> dict[str, str]:

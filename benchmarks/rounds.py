@@ -6,10 +6,12 @@ processes used meanwhile. The others stand idle.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from benchmarks.figures import Series
 from benchmarks.processes import Server
 
+type_of_sample = TypeVar("type_of_sample")
 type_of_load = Callable[[float], float]
 """Drives a server for so many seconds and returns the work it has done."""
 
@@ -64,15 +66,27 @@ def one_round(contender: Contender, seconds: float) -> float:
     return work / used
 
 
+def in_turns(
+    count: int, rounds: int, measure: Callable[[int], type_of_sample]
+) -> list[list[type_of_sample]]:
+    """What `measure` says of each of `count` servers in each round, by server."""
+    values: list[list[type_of_sample]] = [[] for _ in range(count)]
+    for number in range(rounds):
+        for step in range(count):
+            index = (number + step) % count
+            values[index].append(measure(index))
+    return values
+
+
 def interleaved(contenders: Sequence[Contender], scale: Scale) -> list[Series]:
     """A series for each contender, in their order."""
     for contender in contenders if scale.warm_up else ():
         drive(contender, scale.warm_up)
-    values: list[list[float]] = [[] for _ in contenders]
-    for number in range(scale.rounds):
-        for step in range(len(contenders)):
-            index = (number + step) % len(contenders)
-            values[index].append(one_round(contenders[index], scale.seconds))
+
+    def measure(index: int) -> float:
+        return one_round(contenders[index], scale.seconds)
+
+    values = in_turns(len(contenders), scale.rounds, measure)
     return [
         Series(contender.name, tuple(found))
         for contender, found in zip(contenders, values, strict=True)

@@ -48,6 +48,14 @@ class Site:
         count = os.cpu_count() or 1
         return (1,) if self.scale.quick or count == 1 else (1, count)
 
+    @contextmanager
+    def part(self, name: str) -> Iterator["Site"]:
+        """A part of the case with a folder and an end of its own."""
+        with ExitStack() as stack:
+            folder = self.folder / name
+            folder.mkdir()
+            yield Site(folder, self.scale, self.certificates, stack)
+
     def upstream(self, link: str | None = None) -> Server:
         """nginx that answers like a server, at once; `link` is the artifact's in `next`."""
         answers = {"/": _SMALL, INVENTORY: ""}
@@ -55,8 +63,15 @@ class Site:
             answers[NEXT] = instructions(link)
         return self.stack.enter_context(nginx.upstream(self.folder / "upstream", answers))
 
-    def ours(self, upstream: Server, *, storage: str | None = None, mutual: bool = False) -> Server:
-        """The gateway as shipped."""
+    def ours(
+        self,
+        upstream: Server,
+        *,
+        storage: str | None = None,
+        mutual: bool = False,
+        limits: dict[str, int] | None = None,
+    ) -> Server:
+        """The gateway as shipped; `limits` go into its section Limits."""
         return self.stack.enter_context(
             gateway.gateway(
                 self.folder / "ours",
@@ -64,6 +79,7 @@ class Site:
                 self.certificates,
                 storage=storage,
                 mutual=mutual,
+                limits=limits,
             )
         )
 
@@ -74,18 +90,19 @@ class Site:
         *,
         files: Path | None = None,
         mutual: bool = False,
+        workers: Sequence[int] = (),
     ) -> list[Server]:
-        """Each kind with each number of workers."""
+        """Each kind with each number of workers, the scale's where none is given."""
         modules = {"nginx": nginx.peer, "caddy": caddy.peer}
         address = f"127.0.0.1:{upstream.ports['http']}"
         found = []
         for kind in kinds:
-            for workers in self.workers:
-                name = named(kind, workers)
-                folder = self.folder / f"{kind}-{workers}"
+            for count in workers or self.workers:
+                name = named(kind, count)
+                folder = self.folder / f"{kind}-{count}"
                 peer = modules[kind](
                     folder,
-                    workers,
+                    count,
                     address,
                     self.certificates,
                     files=files,

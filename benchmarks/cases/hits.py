@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from benchmarks.artifact import MIB, Stored, fill, local_target, stored
-from benchmarks.figures import Check, Figure, Result
+from benchmarks.figures import Check, Figure, Result, check_name
 from benchmarks.load import wrk
 from benchmarks.processes import Server
 from benchmarks.rounds import Contender, interleaved
@@ -21,7 +21,7 @@ _MEGABYTE = 1e6
 
 
 def plain(site: Site) -> Result:
-    artifact, servers = _holders(site, 64 * MIB)
+    artifact, servers = holders(site, 64 * MIB)
     if not site.scale.quick:
         peer = varnish.cache(site.folder / "varnish", artifact.authority)
         server = site.stack.enter_context(peer)
@@ -31,12 +31,12 @@ def plain(site: Site) -> Result:
 
 
 def tls(site: Site) -> Result:
-    return _whole(site, "hit-tls", "https", _holders(site, 64 * MIB)[1], dream=1.2)
+    return _whole(site, "hit-tls", "https", holders(site, 64 * MIB)[1], dream=1.2)
 
 
 def ranges(site: Site) -> Result:
     """Each connection asks for 2,048 bytes after 2,048 bytes of one image."""
-    _, servers = _holders(site, _IMAGE, ("caddy", "nginx"))
+    _, servers = holders(site, _IMAGE, ("caddy", "nginx"))
     contenders = []
     for server, target in servers:
         requests = [_range(target, start) for start in range(0, _IMAGE, _RANGE)]
@@ -48,7 +48,7 @@ def ranges(site: Site) -> Result:
     return Result("hit-ranges", (figure,), _checks(figure, "caddy", 1.0))
 
 
-def _holders(
+def holders(
     site: Site, size: int, kinds: Sequence[str] = ("nginx", "caddy")
 ) -> tuple[Stored, list[tuple[Server, str]]]:
     """Ours with the artifact in its cache, and the peers with it as a file: server and target."""
@@ -84,15 +84,15 @@ def _whole(
             f"{case}, {connections} connections", "MB per CPU-second", ours, tuple(peers)
         )
         figures.append(figure)
-        checks += _checks(figure, "nginx", 1.0, f", {connections} connections", dream)
+        checks += _checks(figure, "nginx", 1.0, dream)
     return Result(case, tuple(figures), tuple(checks))
 
 
 def _checks(
-    figure: Figure, kind: str, least: float, suffix: str = "", dream: float | None = None
+    figure: Figure, kind: str, least: float, dream: float | None = None
 ) -> tuple[Check, ...]:
     return tuple(
-        Check(f"{peer.name}{suffix}", figure.ratio(peer.name), least, dream=dream)
+        Check(check_name(figure, peer.name), figure.ratio(peer.name), least, dream=dream)
         for peer in figure.peers
         if peer.name.startswith(kind)
     )

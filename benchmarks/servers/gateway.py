@@ -22,6 +22,7 @@ def configuration(
     ports: dict[str, int],
     storage: str | None,
     mutual: bool,
+    limits: dict[str, int],
 ) -> dict[str, Any]:
     """`storage` is the authority of the artifact store, `upstream` the server's URL."""
     features: dict[str, Any] = {
@@ -51,6 +52,7 @@ def configuration(
         "Metrics": {"Enabled": True, "Listen": f"127.0.0.1:{ports['metrics']}"},
         "UpstreamServer": {"URL": upstream},
         "Features": features,
+        "Limits": limits,
     }
 
 
@@ -72,8 +74,9 @@ def gateway(
     *,
     storage: str | None = None,
     mutual: bool = False,
+    limits: dict[str, int] | None = None,
 ) -> Iterator[Server]:
     ports = {name: free_port() for name in ("http", "https", "metrics")}
-    settings = configuration(folder, upstream, certificates, ports, storage, mutual)
+    settings = configuration(folder, upstream, certificates, ports, storage, mutual, limits or {})
     with running("ours", command(folder, settings), folder, ports) as server:
         yield server
