@@ -181,6 +181,7 @@ def test_a_refusal_reaches_all_who_wait_and_leaves_nothing(run: Run, caches: Cac
             errors = await asyncio.gather(*waiting, return_exceptions=True)
             assert [type(error) for error in errors] == [OriginRefused] * 3
             assert all(e.original is reason for e in errors if isinstance(e, OriginRefused))
+            await until(lambda: not caches.names("partial"))
             assert await fetch(cache, "a", origin) == origin.content
         assert caches.names("objects") == [object_id("a")]
 

@@ -278,6 +278,8 @@ class Machine(RuleBasedStateMachine):
             try:
                 meta = json.loads((folder / "meta").read_text())
                 data = (folder / "data").read_bytes()
+                if meta != json.loads((folder / "meta").read_text()):
+                    continue  # replaced between the two
             except (FileNotFoundError, NotADirectoryError):
                 continue
             assert data == self.versions[name, meta["etag"]]
@@ -287,9 +289,11 @@ class Machine(RuleBasedStateMachine):
         if self.wiped:
             return
         used = 0
-        for path in self.caches.path.glob("v1/*/*/**/data*"):
-            with contextlib.suppress(FileNotFoundError):
-                used += path.stat().st_blocks * 512
+        for folder, _, files in os.walk(self.caches.path / "v1"):
+            for file in files:
+                if file.startswith("data"):
+                    with contextlib.suppress(FileNotFoundError):
+                        used += os.stat(f"{folder}/{file}").st_blocks * 512
         assert used <= LIMIT + len(NAMES) * 4096
 
     def teardown(self) -> None:

@@ -158,17 +158,56 @@ def test_a_disk_that_does_not_answer_is_gone_around(caches: Caches) -> None:
     async def scenario() -> None:
         disk = FaultyDisk()
         origin = ScriptedOrigin(content(SIZE), allowed=SIZE // 2)
-        async with caches.open(disk=disk, disk_patience=0.2, lock_patience=0.2) as cache:
+        async with caches.open(disk=disk, disk_patience=0.2, look_patience=0.2) as cache:
             device = asyncio.create_task(deliver(cache, "a", origin))
             await until(lambda: origin.sent == SIZE // 2)
-            disk.frozen.clear()
+            disk.going.clear()
             try:
                 origin.allow(None)
                 assert (await device).data == origin.content
                 assert (await deliver(cache, "a", origin)).data == origin.content
                 assert (await deliver(cache, "b", origin)).data == origin.content
+                async with asyncio.timeout(0.2):  # known by now, nobody waits for it again
+                    for name in ("a", "b", "c", "d"):
+                        assert (await deliver(cache, name, origin)).around == SIZE
             finally:
-                disk.frozen.set()
+                disk.going.set()
+            await until(lambda: cache.figures().fills == 0)
+
+    run_scenario(scenario)
+
+
+def test_a_write_that_hangs_is_noticed_while_the_origin_is_silent(caches: Caches) -> None:
+    async def scenario() -> None:
+        disk = FaultyDisk()
+        origin = ScriptedOrigin(content(SIZE), allowed=1000)
+        async with caches.open(disk=disk, disk_patience=0.2) as cache:
+            device = asyncio.create_task(deliver(cache, "a", origin))
+            await until(lambda: "pwritev" in disk.calls)
+            disk.going.clear()
+            try:
+                origin.allow(2000)
+                assert (await device).data == origin.content
+            finally:
+                disk.going.set()
+
+    run_scenario(scenario)
+
+
+def test_found_bytes_that_cannot_be_read_in_time_are_gone_around(caches: Caches) -> None:
+    async def scenario() -> None:
+        disk = FaultyDisk()
+        origin = ScriptedOrigin(content(SIZE), allowed=SIZE // 2)
+        async with caches.open() as cache:
+            async with await cache.acquire(object_id("a"), origin) as reader:
+                await read_all(reader, 0, SIZE // 2)
+        disk.hanging = ["preadv"]
+        disk.going.clear()
+        async with caches.open(disk=disk, disk_patience=0.2) as cache:
+            try:
+                assert (await deliver(cache, "a", origin)).data == origin.content
+            finally:
+                disk.going.set()
             await until(lambda: cache.figures().fills == 0)
 
     run_scenario(scenario)

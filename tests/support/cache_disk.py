@@ -58,9 +58,11 @@ class FaultyDisk(Disk):
         self.kill_at = kill_at
         self._faults: list[Fault] = []
         self._lock = threading.Lock()
-        self.frozen = threading.Event()
-        """Cleared: every call waits until it is set again."""
-        self.frozen.set()
+        self.going = threading.Event()
+        """Cleared: calls wait until it is set again."""
+        self.going.set()
+        self.hanging: Sequence[str] = OPERATIONS
+        """Which calls wait."""
 
     def fail(
         self,
@@ -81,7 +83,8 @@ class FaultyDisk(Disk):
 
     def before(self, name: str, target: Any) -> None:
         """Called before each real call with its first argument."""
-        self.frozen.wait()
+        if name in self.hanging:
+            self.going.wait()
         with self._lock:
             if self.kill_at is not None and len(self.calls) >= self.kill_at:
                 os.kill(os.getpid(), signal.SIGKILL)

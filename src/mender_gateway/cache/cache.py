@@ -57,6 +57,7 @@ class Cache:
         self._trouble_until = 0.0
         self._stalled: dict[str, Mark] = {}
         """Marks of other processes that showed no life, while they stand still."""
+        self._swept = 0.0
         self._closed = False
         self._figures = Figures()
         self._context = Context(
@@ -80,6 +81,7 @@ class Cache:
             self._store.ensure()
             self._store.sweep(self._settings.note_age)
 
+        self._swept = asyncio.get_running_loop().time()
         try:
             await self._threads.run_long(prepare)
             await self.refresh_figures()
@@ -196,17 +198,18 @@ class Cache:
         One that has made its entry known, and has no entry in the table, is ending: it is waited
         for.
         """
+        loop = asyncio.get_running_loop()
         while (running := self._demands.get(object_id)) is not None:
             demand, task = running
             if not demand.known.done():
                 demand.offer(origin)
                 return demand, False
-            await asyncio.wait({task}, timeout=self._settings.lock_patience)
+            in_trouble = loop.time() < self._trouble_until
+            await asyncio.wait({task}, timeout=0 if in_trouble else self._settings.look_patience)
             if not task.done():
                 raise self._bypassed("disk", "an earlier fill of the object has not ended")
         if self._closed:
             raise self._bypassed("closed", "the cache is closed")
-        loop = asyncio.get_running_loop()
         until, text = self._shunned.get(object_id, (0.0, ""))
         if loop.time() < until:
             raise self._bypassed("room", text)
@@ -241,7 +244,7 @@ class Cache:
             demand.fail(error)
             if demand.entry is not None:
                 demand.entry.break_off(FillBroken(f"unexpected: {error!r}", resumable=True))
-            if not isinstance(error, Bypass):
+            if not isinstance(error, Bypass | FillBroken):
                 self._report(Event(Kind.TROUBLE, f"unexpected: {error!r}", object_id))
         finally:
             self._demands.pop(object_id, None)
@@ -252,10 +255,12 @@ class Cache:
     async def _look(self, demand: Demand) -> Finished | Partial | Followed:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._settings.stopped_elsewhere
-        object_id = demand.object_id
+        object_id, patience = demand.object_id, self._settings.look_patience
+        if self._threads.stuck:
+            raise Bypass("disk", self._trouble or "the disk does not answer")
         if loop.time() < self._trouble_until:
             finished = await self._threads.run(
-                lambda: self._store.open_object(object_id), discard=self._drop
+                lambda: self._store.open_object(object_id), discard=self._drop, patience=patience
             )
             if finished is None:
                 raise Bypass("disk", self._trouble or "the disk failed")
@@ -263,10 +268,17 @@ class Cache:
         while True:
             found = await self._threads.run(lambda: self._store.look(object_id), discard=self._drop)
             if found is not None:
+                self._sweep_now_and_then()
                 return found
             if loop.time() > deadline:
                 raise Bypass("busy", "the process that fills has not said what the object is")
             await asyncio.sleep(self._settings.poll)
+
+    def _sweep_now_and_then(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if now - self._swept >= self._settings.sweep_every:
+            self._swept = now
+            self._threads.later(lambda: self._store.sweep(self._settings.note_age))
 
     def _drop(self, found: Finished | Partial | Followed | None) -> None:
         match found:

@@ -101,7 +101,10 @@ class Download:
 
     async def read(self, source: Source) -> bytes | memoryview:
         """The next bytes, empty at the clean end; raises SourceBroken when broken or silent."""
-        data = await self._read(source, self._context.settings.silence)
+        settings = self._context.settings
+        # what could not be resumed is waited for as long as can be
+        resumable = source.attributes.validator is not None
+        data = await self._read(source, settings.silence if resumable else settings.give_up)
         if data:
             self._last_byte = asyncio.get_running_loop().time()
             self._context.tally.origin_bytes += len(data)

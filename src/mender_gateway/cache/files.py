@@ -56,20 +56,28 @@ def sync_directory(disk: Disk, path: str) -> None:
 
 
 def make_directories(disk: Disk, path: str) -> None:
-    """Makes `path` and what is missing above it, mode 0700."""
+    """Makes `path` and what is missing above it, mode 0700; others may do the same meanwhile."""
     try:
         disk.mkdir(path)
     except FileExistsError:
-        pass
+        return
     except FileNotFoundError:
         parent = os.path.dirname(path)
-        if parent in ("", path):
-            raise
+        if parent in ("", path) or _exists(disk, parent):
+            raise  # mkdir itself fails so, below /proc for example
+        make_directories(disk, parent)
         try:
-            disk.stat(parent)
-        except FileNotFoundError:
-            make_directories(disk, parent)
-        disk.mkdir(path)
+            disk.mkdir(path)
+        except FileExistsError:
+            return
+
+
+def _exists(disk: Disk, path: str) -> bool:
+    try:
+        disk.stat(path)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def remove_tree(disk: Disk, path: str) -> None:

@@ -49,6 +49,9 @@ class Fill:
         """Bytes taken from the origin or kept; what the writer has not written yet included."""
         self._download = Download(context, demand)
         self._writer: Writer | None = None
+        self._keeping: asyncio.Task[None] | None = None
+        """Verifies the bytes that were found."""
+        self._stop = threading.Event()
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Set by the first error of a write or fdatasync."""
         self._failure.add_done_callback(lambda future: future.cancelled() or future.exception())
@@ -127,9 +130,11 @@ class Fill:
             self._context.trouble(str(error))
 
     async def _give_back(self) -> None:
+        """Waits for the jobs in threads before it closes what they use."""
+        await self._stop_keeping()
         if self._writer is not None:
             await self._writer.idle()
-        await self._quietly(self._partial.close)
+        await self._quietly(self._partial.leave)
 
     async def _live(self) -> None:
         """Shows followers that this filler lives while no bytes come."""
@@ -201,16 +206,9 @@ class Fill:
         Devices are told of the object once the origin has confirmed it, or cannot be reached;
         nobody waits for the verification but who needs bytes behind it.
         """
-        partial, threads = self._partial, self._context.threads
+        partial = self._partial
         await self._begin(attributes)
-        stop = threading.Event()
-        loop = asyncio.get_running_loop()
-
-        def progressed(position: int) -> None:
-            loop.call_soon_threadsafe(self._advance, position)
-
-        keeping = loop.create_task(threads.run_long(lambda: partial.keep(progressed, stop)))
-        keeping.add_done_callback(lambda task: task.cancelled() or task.exception())
+        self._keep()
         source = None
         try:
             if self._demand.entry is None and partial.claimed < attributes.length:
@@ -220,25 +218,49 @@ class Fill:
                     self._download.failed(str(error))
             if source is None or fits(source, attributes, partial.claimed):
                 await self._publish()
-                await keeping
+                await self._kept()
                 self._received = partial.position
                 self._tell(Kind.TAKEN_OVER, f"{partial.position} bytes were here")
                 if source is not None and source.offset > partial.position:
                     await close(source)
                     source = None
                 return source
+            self._tell(Kind.CHANGED, "the origin has another object now")
+            await self._stop_keeping()
         except BaseException:
             if source is not None:
                 await close(source)
             raise
-        finally:
-            stop.set()
-            await asyncio.wait({keeping})
-        self._tell(Kind.CHANGED, "the origin has another object now")
         if source.offset > 0:
             await close(source)
             source = None
         return await self._first(source)
+
+    def _keep(self) -> None:
+        loop = asyncio.get_running_loop()
+
+        def progressed(position: int) -> None:
+            loop.call_soon_threadsafe(self._advance, position)
+
+        job = bound(self._partial.keep, progressed, self._stop)
+        self._keeping = loop.create_task(self._context.threads.run_long(job))
+        self._keeping.add_done_callback(lambda task: task.cancelled() or task.exception())
+
+    async def _kept(self) -> None:
+        """Waits for the verification; raises DiskTrouble when it does not get on."""
+        patience = self._context.settings.disk_patience
+        while self._keeping is not None and not self._keeping.done():
+            before = self._partial.position
+            await asyncio.wait({self._keeping}, timeout=patience)
+            if not self._keeping.done() and self._partial.position == before:
+                raise DiskTrouble(f"nothing could be read for {patience:g} s")
+        if self._keeping is not None:
+            await self._keeping
+
+    async def _stop_keeping(self) -> None:
+        self._stop.set()
+        if self._keeping is not None:
+            await asyncio.wait({self._keeping})
 
     async def _begin(self, attributes: Attributes) -> None:
         """Reserves room and makes the files ready; raises NoRoom, LockBusy, DiskTrouble."""

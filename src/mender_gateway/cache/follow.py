@@ -25,8 +25,10 @@ async def follow(context: Context, demand: Demand, followed: Followed) -> Partia
     still before (`demand.stalled`), DiskTrouble before the object is known.
     """
     try:
-        sight = await context.threads.run(followed.look)
-        if demand.stalled is not None and sight.mark == demand.stalled and not sight.free:
+        sight = await _first_sight(context, followed)
+        if sight.free:
+            return await context.threads.run(followed.adopt, discard=Partial.close)
+        if demand.stalled is not None and sight.mark == demand.stalled:
             raise Bypass("busy", "the process that fills still shows no life")
         demand.stalled = None
         attributes, fd = followed.meta.attributes, followed.take_data()
@@ -42,6 +44,26 @@ async def follow(context: Context, demand: Demand, followed: Followed) -> Partia
             raise
     finally:
         context.threads.later(followed.close)
+
+
+async def _first_sight(context: Context, followed: Followed) -> Sight:
+    """Looks until there is a fill to follow, or one to take over.
+
+    One that has just been aborted is not followed any more; its filler is about to leave. Raises
+    FillBroken when the partial object is gone or another one by now: the caller looks again.
+    """
+    loop, settings = asyncio.get_running_loop(), context.settings
+    deadline = loop.time() + settings.stopped_elsewhere
+    while loop.time() < deadline:
+        sight = await context.threads.run(followed.look)
+        if sight.free and not sight.there:
+            break
+        if sight.mark is not None and sight.mark.tag != followed.meta.tag:
+            break
+        if sight.free or sight.mark is None or sight.mark.state is not MarkState.ABORTED:
+            return sight
+        await asyncio.sleep(settings.poll)
+    raise FillBroken("the fill elsewhere has just ended", resumable=True)
 
 
 async def _follow(

@@ -142,6 +142,7 @@ class Partial:
             temporary = f"{self.path}/meta.new"
             write_file(self._disk, f"{self.path}/meta", raw, temporary, durable=True)
             sync_directory(self._disk, self.path)
+            sync_directory(self._disk, self._layout.partials)
 
     @property
     def _meta(self) -> Meta:
@@ -360,3 +361,11 @@ class Partial:
             lock, self._lock = self._lock, -1
             if lock >= 0:
                 self._disk.close(lock)
+
+    def leave(self) -> None:
+        """Gives everything back; a directory without a byte worth keeping goes with it."""
+        try:
+            if not self.position and not self.claimed:
+                self.discard()
+        finally:
+            self.close()

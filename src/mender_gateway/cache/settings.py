@@ -34,6 +34,8 @@ class CacheSettings:
     """An object for which there was no room is not tried again for so long."""
     disk_patience: float = 60.0
     """A disk call that has not returned by then counts as disk trouble."""
+    look_patience: float = 15.0
+    """The same for looking an object up, while a device waits."""
     lock_patience: float = 10.0
     """How long the directory lock is waited for."""
     touch_every: float = 60.0
@@ -42,6 +44,8 @@ class CacheSettings:
     """How often an entry in use is compared with the directory."""
     note_age: float = 48 * 3600.0
     """A note whose object nobody fetched is junk after so long."""
+    sweep_every: float = 3600.0
+    """Between two searches for junk, made when there is something to fill."""
     open_entries: int = 512
     chunk: int = CHUNK
 

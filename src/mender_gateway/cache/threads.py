@@ -17,13 +17,24 @@ T = TypeVar("T")
 
 
 class Threads:
-    """A few threads for short calls, and as many for writing and fsync, which may be slow."""
+    """A few threads each for short calls, for writing and fsync, and for what takes long.
+
+    They are apart so that a slow fsync does not keep a finished object from being opened, and the
+    verification of a large one does not hold up a fill.
+    """
 
     def __init__(self, patience: float, *, size: int = 4) -> None:
         self._patience = patience
         self._short = ThreadPoolExecutor(size, thread_name_prefix="cache-disk")
         self._writing = ThreadPoolExecutor(size, thread_name_prefix="cache-write")
+        self._long = ThreadPoolExecutor(size, thread_name_prefix="cache-long")
         self._jobs: set[asyncio.Future[object]] = set()
+        self._overdue: set[asyncio.Future[object]] = set()
+
+    @property
+    def stuck(self) -> bool:
+        """Whether a short job has not returned in time and still has not."""
+        return bool(self._overdue)
 
     async def run(
         self,
@@ -42,7 +53,7 @@ class Threads:
         A caller that is cancelled still waits for the job's end, so that it may close what the job
         uses.
         """
-        future = self._submit(self._writing, job)
+        future = self._submit(self._long, job)
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
@@ -82,6 +93,8 @@ class Threads:
                 raise DiskTrouble(str(error)) from error  # ETIMEDOUT from the disk itself
             future.add_done_callback(lambda f: self._abandoned(f, discard))
             if isinstance(error, TimeoutError):
+                self._overdue.add(future)  # type: ignore[arg-type]
+                future.add_done_callback(self._overdue.discard)
                 raise DiskTrouble(f"the disk has not answered for {patience:g} s") from None
             raise
         except OSError as error:
@@ -103,6 +116,7 @@ class Threads:
         """Takes no more jobs; does not wait for those that run."""
         self._short.shutdown(wait=False)
         self._writing.shutdown(wait=False)
+        self._long.shutdown(wait=False)
 
 
 def _translated(error: BaseException | None) -> BaseException | None:

@@ -37,7 +37,9 @@ class Writer:
         self._patience = patience
         self._gathered: list[bytes] = []
         self._size = 0
-        self._writing = self._syncing = False
+        self._writing: asyncio.TimerHandle | None = None
+        self._syncing: asyncio.TimerHandle | None = None
+        """The alarm of the job that runs, None when none does."""
         self._error: BaseException | None = None
         self._changed = asyncio.Event()
 
@@ -72,11 +74,7 @@ class Writer:
     async def _until(self, reached: Callable[[], bool]) -> None:
         while self._error is None and not reached():
             self._changed.clear()
-            try:
-                async with asyncio.timeout(self._patience):
-                    await self._changed.wait()
-            except TimeoutError:
-                raise DiskTrouble(f"a write has not ended for {self._patience:g} s") from None
+            await self._changed.wait()
         if self._error is not None:
             raise self._error
 
@@ -85,20 +83,29 @@ class Writer:
             return
         if self._gathered and not self._writing:
             batch, self._gathered, self._size = self._gathered, [], 0
-            self._writing = True
+            self._writing = self._watch()
             self._threads.write(bound(self._partial.write, batch), self._written)
         if self._partial.unsynced and not self._syncing:
-            self._syncing = True
+            self._syncing = self._watch()
             self._threads.write(self._partial.sync, self._synced)
 
+    def _watch(self) -> asyncio.TimerHandle:
+        """Counts a job that does not end in time as failed, though it may still be running."""
+        error = DiskTrouble(f"a write has not ended for {self._patience:g} s")
+        return asyncio.get_running_loop().call_later(self._patience, self._report, error)
+
     def _written(self, error: BaseException | None) -> None:
-        self._writing = False
+        if self._writing is not None:
+            self._writing.cancel()
+            self._writing = None
         self._report(error)
-        if error is None:
+        if self._error is None:
             self._advanced(self._partial.readable)
 
     def _synced(self, error: BaseException | None) -> None:
-        self._syncing = False
+        if self._syncing is not None:
+            self._syncing.cancel()
+            self._syncing = None
         self._report(error)
 
     def _report(self, error: BaseException | None) -> None:
