@@ -92,6 +92,13 @@ class Site:
         """The gateway's log may hold warnings and errors that match."""
         self.expected.append(pattern)
 
+    def connections(self) -> int:
+        """Established connections between devices and the gateway's listener."""
+        port = f":{int(self.own_url.rpartition(':')[2]):04X}"
+        lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+        fields = (line.split() for line in lines)
+        return sum(local.endswith(port) and state == "01" for _, local, _, state, *_ in fields)
+
     def access_log(self, route: str = "") -> list[Access]:
         """The answered requests, in order; of one route if named."""
         found = (
@@ -281,12 +288,14 @@ def running_site(
     uplink: float | None = None,
     link_life: int = 24 * 3600,
     proxy: dict[str, Any] | None = None,
+    limits: dict[str, Any] | None = None,
     url: str | None = None,
 ) -> Iterator[Site]:
     """A site without devices yet. With `tls` every connection is, the server's and store's too.
 
     `uplink` in bits per second, `link_life` of storage links in seconds; `proxy` is merged into
-    the section ArtifactsProxy; `url` is GatewayURL where devices reach the gateway another way.
+    the section ArtifactsProxy, `limits` is the section Limits; `url` is GatewayURL where devices
+    reach the gateway another way.
     """
     pki = make_server_pki(folder / "pki")
     context = pki.server_context() if tls else None
@@ -309,6 +318,7 @@ def running_site(
             "ArtifactsCache": {"Enabled": cache, "Path": str(folder / "cache")},
         }
         config["Features"]["ArtifactsProxy"] = _merged(artifacts, proxy or {})
+        config["Limits"] = limits or {}
         site = Site(folder, cloud, url or own, own, pki, config, stack)
         site.start_gateway()
         stack.callback(_end_gateway, site)

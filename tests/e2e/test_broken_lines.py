@@ -65,6 +65,24 @@ def test_a_killed_gateway_comes_back_and_the_download_is_resumed(tmp_path: Path)
         assert first.sent + second.sent < 1.5 * release.size
 
 
+def test_a_gateway_that_is_restarted_finishes_the_download_first(tmp_path: Path) -> None:
+    with running_site(tmp_path, tls=True, uplink=24e6) as site:
+        device = site.device("device")
+        release = site.release("release-1", megabytes=20)
+        site.wait_polling(device)
+        deployment = site.deploy(release, device)
+        storage = site.cloud.storage
+        site.wait(lambda: sum(r.sent for r in storage.requests) > 8 * MEGABYTE, "half a download")
+        assert site.gateway.stop(signal.SIGTERM) == 0
+        site.start_gateway()
+        site.wait_outcome(deployment, device)
+        assert not _was_interrupted(device)
+        downloads = site.access_log("artifact")
+        assert [(d.status, d.bytes) for d in downloads] == [(200, release.size)]
+        assert storage.usage(release.object).gets == 1
+        assert device.installed == {"payload.bin": release.payload}
+
+
 def test_a_device_resumes_by_links_that_have_ended_meanwhile(tmp_path: Path) -> None:
     """One device's line breaks. When it asks again its own link and storage's have ended, and the
     gateway has the artifact, because the fill went on; the other device notices nothing."""
