@@ -278,7 +278,7 @@ def test_an_authentication_body_crosses_with_its_last_newline(stage: Stage, dial
 
 
 def test_very_many_fields_cross(stage: Stage, dial: Dial, path: str) -> None:
-    fields = [b"X-%d: v" % number for number in range(3000)]
+    fields = [b"X-%d: v" % number for number in range(500)]
     stage.answer(path, b"HTTP/1.1 200 OK\r\n%b\r\nContent-Length: 0\r\n\r\n" % b"\r\n".join(fields))
     peer = dial()
     peer.send(asking(path, *fields))

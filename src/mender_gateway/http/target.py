@@ -20,9 +20,9 @@ _HEX = "0123456789abcdefABCDEF"
 _ALL_ESCAPES = {(a + b).encode(): bytes([int(a + b, 16)]) for a in _HEX for b in _HEX}
 _UNRESERVED_ESCAPES = {code: byte for code, byte in _ALL_ESCAPES.items() if byte in _UNRESERVED}
 
-LONGEST_INVOLVED = 8192
-"""Bytes of a path that has something to decode or resolve; RFC 9110 4.1 asks for 8,000. Deciding on
-more would take milliseconds, which a hostile device could have as often as it likes."""
+LONGEST_PATH = 8192
+"""Bytes, without the query; RFC 9110 4.1 asks for 8,000. Deciding on more would take milliseconds,
+which a hostile device could have as often as it likes."""
 
 _READINGS = 3
 """How often a chain of careless servers is thought to decode one target."""
@@ -38,17 +38,18 @@ def normalise(target: bytes) -> bytes:
     """The path of `target` for routing: unreserved characters decoded, segments resolved.
 
     ``%2F``, other escapes, backslashes and case stay. Raises errors.BadRequest for a target that
-    is not in origin form or holds control bytes, spaces, bytes from 0x80 up, or a fragment.
+    is not in origin form or holds control bytes, spaces, bytes from 0x80 up, or a fragment, or
+    whose path is longer than `LONGEST_PATH`.
     """
     if target.translate(None, _PLAIN):
         raise errors.BadRequest("the request target holds bytes that a URL cannot hold")
     if not target.startswith(b"/"):
         raise errors.BadRequest("the request target is not a path")
     path = target.partition(b"?")[0]
+    if len(path) > LONGEST_PATH:
+        raise errors.BadRequest(f"the path is longer than {LONGEST_PATH} bytes")
     if b"%" not in path and b"//" not in path and b"/." not in path:
         return path
-    if len(path) > LONGEST_INVOLVED:
-        raise errors.BadRequest(f"an escaped path is longer than {LONGEST_INVOLVED} bytes")
     return _resolved(_decoded(path, _UNRESERVED_ESCAPES))
 
 
