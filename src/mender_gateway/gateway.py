@@ -19,16 +19,10 @@ import uvloop
 
 from mender_gateway import __version__
 from mender_gateway.artifacts.clock import Clock
-from mender_gateway.artifacts.deployments import Deployments
-from mender_gateway.artifacts.download import Downloads
-from mender_gateway.artifacts.origin import Seen, Storage
-from mender_gateway.artifacts.secret import load as load_secret
-from mender_gateway.artifacts.signing import Signer
-from mender_gateway.artifacts.whitelist import Whitelist
-from mender_gateway.cache.cache import Cache
 from mender_gateway.cache.errors import DiskTrouble
 from mender_gateway.config.load import Loaded
 from mender_gateway.config.settings import Address, Config
+from mender_gateway.delivery import Delivery
 from mender_gateway.devices.handler import Inventory
 from mender_gateway.entrance import PlainTls
 from mender_gateway.errors import ConfigError
@@ -117,11 +111,27 @@ class Gateway:
         self._upstream = Upstream(config.upstream.url, upstream_context)
         self._forwarder = self._make_forwarder()
         self._tunnels = Tunnels(self._forwarder)
-        self._cache = self._make_cache()
+        self._delivery = None
+        if config.artifacts_proxy.enabled:
+            context = self._make_context(storage_context, "UpstreamServer.CACertificate")
+            self._delivery = Delivery(
+                config,
+                log,
+                self._pool,
+                self._forwarder,
+                self._clock,
+                self._observer,
+                self._metrics,
+                context,
+                loop,
+            )
+        self._cache = self._delivery.cache if self._delivery is not None else None
         self._health = Health(self._pool, self._upstream, self._cache, loop)
         self._router = Router(self._forwarder, self._tunnels, self._health.check)
-        if config.artifacts_proxy.enabled:
-            self._add_artifacts()
+        if self._delivery is not None:
+            self._router.deployments = self._delivery.deployments
+            self._router.downloads = self._delivery.downloads
+            self._router.reports = self._delivery.reports
         system = config.device_system
         if system.enabled and system.system_id is not None:
             self._router.inventory = Inventory(
@@ -190,63 +200,6 @@ class Gateway:
             on_answer=on_answer,
         )
 
-    def _make_cache(self) -> Cache | None:
-        proxy = self._config.artifacts_proxy
-        if not (proxy.enabled and proxy.cache.enabled):
-            return None
-        cache = Cache(
-            proxy.cache.path,
-            settings=self._observer.cache_settings(self._config),
-            report=self._observer.cache_event,
-        )
-        self._metrics.add_source(lambda: self._observer.cache_metrics(cache.figures()))
-        return cache
-
-    def _add_artifacts(self) -> None:
-        config = self._config
-        proxy = config.artifacts_proxy
-        url = proxy.gateway_url
-        if url is None:
-            raise ConfigError("Features.ArtifactsProxy.GatewayURL: missing")
-        try:
-            secret, previous = load_secret(config.state_dir, proxy.cache.signature_secret)
-        except OSError as error:
-            secret, previous = proxy.cache.signature_secret or os.urandom(32), None
-            self._log.warn(
-                "StateDir cannot be used; artifact links end with this process unless "
-                "SignatureSecret is configured",
-                state_dir=config.state_dir,
-                error=str(error),
-            )
-        whitelist = Whitelist.parse(proxy.domain_whitelist)
-        signer = Signer(secret, previous)
-        seen = Seen()
-        context = self._make_context(storage_context, "UpstreamServer.CACertificate")
-        storage = Storage(
-            self._pool, whitelist, lambda: context, config.limits, self._observer.storage_received
-        )
-        upstream = config.upstream.url
-        self._router.deployments = Deployments(
-            self._forwarder,
-            signer,
-            whitelist,
-            seen,
-            self._clock,
-            self._log,
-            base=str(url),
-            own_hosts=frozenset({(upstream.host, upstream.port), (url.host, url.port)}),
-            link_lifetime=proxy.cache.link_expire,
-        )
-        self._router.downloads = Downloads(
-            signer,
-            storage,
-            self._cache,
-            seen,
-            self._clock,
-            config.limits,
-            self._observer.bypassed,
-        )
-
     # --- starting and stopping -----------------------------------------------------------------
 
     async def start(self) -> None:
@@ -269,8 +222,8 @@ class Gateway:
             for sock in sockets:
                 sock.close()
             raise
-        if self._cache is not None:
-            await self._cache.start()
+        if self._delivery is not None:
+            await self._delivery.start()
         self._log.info(
             "mender-gateway starts", version=__version__, upstream=str(config.upstream.url)
         )
@@ -382,8 +335,8 @@ class Gateway:
             task.cancel()
         if self._entrance is not None:
             self._entrance.close()
-        if self._cache is not None:
-            await self._cache.close()
+        if self._delivery is not None:
+            await self._delivery.close()
         self._pool.close()
         await self._loop.run_in_executor(None, self._bulk.close)
 

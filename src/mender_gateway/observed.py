@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from mender_gateway.cache.scrub import ScrubFigures
 from mender_gateway.cache.settings import CacheSettings, Event, Figures, Kind
 from mender_gateway.config.settings import Config
 from mender_gateway.http.exchange import Exchange
@@ -27,6 +28,7 @@ _COUNTERS = {
     "mender_gateway_internal_errors": "Faults of the gateway's own.",
     "mender_gateway_storage_bytes": "Bytes of artifacts received from storage.",
     "mender_gateway_cache_bypasses": "Artifacts streamed past the cache.",
+    "mender_gateway_rejected_artifacts": "Downloads refused: wrong checksum or signature.",
 }
 
 _DEVICE_LEFT = 499
@@ -159,7 +161,13 @@ class Observer:
     def bypassed(self, reason: str) -> None:
         self._count("mender_gateway_cache_bypasses")
 
+    def rejected(self, object_id: str, reason: str) -> None:
+        """An artifact that streams past the cache was refused; its last byte was withheld."""
+        self.cache_event(Event(Kind.REJECTED, reason, object_id))
+
     def cache_event(self, event: Event) -> None:
+        if event.kind is Kind.REJECTED:
+            self._count("mender_gateway_rejected_artifacts")
         level = _LEVEL_OF_EVENT.get(event.kind, "info")
         fields = {"object": event.object_id} if event.object_id is not None else {}
         self._log.once_per(
@@ -172,8 +180,12 @@ class Observer:
         )
 
     def cache_settings(self, config: Config) -> CacheSettings:
-        limits = config.limits
-        return CacheSettings(give_up=limits.download_first_byte)
+        cache = config.artifacts_proxy.cache
+        return CacheSettings(
+            max_size=cache.max_size,
+            min_free_space=cache.min_free_space,
+            give_up=config.limits.download_first_byte,
+        )
 
     def cache_metrics(self, figures: Figures) -> Iterator[Metric]:
         for name, text, value in (
@@ -181,6 +193,7 @@ class Observer:
             ("misses", "Artifact requests that started a fill.", figures.misses),
             ("joins", "Artifact requests that joined a running fill.", figures.joins),
             ("evictions", "Objects evicted.", figures.evictions),
+            ("rejections", "Fills refused: wrong content or signature.", figures.rejections),
         ):
             yield CounterMetricFamily(f"mender_gateway_cache_{name}", text, value=value)
         for name, text, value in (
@@ -191,6 +204,14 @@ class Observer:
             ("usable", "Whether the cache directory can be used.", int(figures.usable)),
         ):
             yield GaugeMetricFamily(f"mender_gateway_cache_{name}", text, value=value)
+
+    def scrub_metrics(self, figures: ScrubFigures) -> Iterator[Metric]:
+        for name, text, value in (
+            ("scrubbed_objects", "Stored objects read again and compared.", figures.checked),
+            ("scrubbed_bytes", "Their bytes.", figures.checked_bytes),
+            ("damaged_objects", "Stored objects found damaged and removed.", figures.damaged),
+        ):
+            yield CounterMetricFamily(f"mender_gateway_cache_{name}", text, value=value)
 
     def handler(
         self, probes: type_of_handler, refresh: Callable[[], Awaitable[None]]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from mender_gateway.artifacts.deployments import Deployments
 from mender_gateway.artifacts.download import Downloads
+from mender_gateway.artifacts.reports import Reports
 from mender_gateway.artifacts.signing import LINK_PREFIX
 from mender_gateway.devices.handler import Inventory
 from mender_gateway.errors import BadRequest, Forbidden, MethodNotAllowed, NotFound
@@ -84,6 +85,7 @@ class Router:
     """What is wrong, or None."""
     deployments: Deployments | None = None
     downloads: Downloads | None = None
+    reports: Reports | None = None
     inventory: Inventory | None = None
     provisioning: "Provisioning | None" = None
 
@@ -107,6 +109,8 @@ class Router:
                 await self.deployments.next(exchange)
             case "auth" if self.provisioning and request.method == b"POST":
                 await self.provisioning.authenticate(exchange)
+            case "status" if self.reports and request.method == b"PUT":
+                await self.reports.status(exchange, path)
             case "inventory" if self.inventory and request.method in (b"PUT", b"PATCH"):
                 await self.inventory.report(exchange)
             case _:

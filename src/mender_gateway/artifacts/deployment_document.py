@@ -64,6 +64,17 @@ def rewrite(body: bytes, decide: Callable[[str], Rewritten | None]) -> Document:
     return Document("".join(parts).encode())
 
 
+def deployment_of(body: bytes) -> str | None:
+    """The deployment's id; None when `body` is no instructions, or repeats it."""
+    try:
+        found = jsontext.members(body.decode(), (), frozenset({"id"}))
+    except ValueError:
+        return None
+    if len(found) != 1 or type(found[0].value) is not str:
+        return None
+    return found[0].value
+
+
 def rfc3339(moment: float) -> str:
     """Unix time as RFC 3339 in UTC, whole seconds."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(moment))

@@ -6,10 +6,11 @@ change that. Everything else in the answer passes as it came.
 """
 
 from mender_gateway.artifacts.clock import Clock
-from mender_gateway.artifacts.deployment_document import Rewritten, rewrite
+from mender_gateway.artifacts.deployment_document import Rewritten, deployment_of, rewrite
 from mender_gateway.artifacts.identity import object_id
 from mender_gateway.artifacts.links import Foreign, Own, Storage, classify
 from mender_gateway.artifacts.origin import Seen
+from mender_gateway.artifacts.reports import Rollouts
 from mender_gateway.artifacts.signing import Signer
 from mender_gateway.artifacts.whitelist import Whitelist
 from mender_gateway.http.exchange import Exchange
@@ -35,6 +36,7 @@ class Deployments:
         seen: Seen,
         clock: Clock,
         log: Log,
+        rollouts: Rollouts,
         *,
         base: str,
         own_hosts: frozenset[tuple[str, int]],
@@ -46,6 +48,7 @@ class Deployments:
         self._seen = seen
         self._clock = clock
         self._log = log
+        self._rollouts = rollouts
         self._base = base
         self._own_hosts = own_hosts
         self._link_lifetime = link_lifetime
@@ -62,18 +65,23 @@ class Deployments:
             await self._forwarder.relay(exchange, client, answer, NEXT)
             return
         body = await self._forwarder.collect(client, answer)
-        document = rewrite(body, self._decide)
+        objects: list[str] = []
+        document = rewrite(body, lambda url: self._decide(url, objects))
+        if len(objects) == 1 and (deployment := deployment_of(body)) is not None:
+            self._rollouts.note(deployment, objects[0])
         if document.reason is not None:
             self._warn("deployment instructions pass as they are", reason=document.reason)
         exchange.request_id = answer.index.get(b"x-men-requestid", b"").decode("latin-1")
         fields = response_fields(answer.fields)
         await exchange.respond(200, fields, document.body, answer.reason)
 
-    def _decide(self, url: str) -> Rewritten | None:
+    def _decide(self, url: str, objects: list[str]) -> Rewritten | None:
+        """What becomes of a link; adds the object's id to `objects` when storage has it."""
         match classify(url, self._whitelist, self._own_hosts):
             case Storage(origin):
                 identity = object_id(origin)
                 self._seen.note(identity, url)
+                objects.append(identity)
                 expires = int(self._clock.now() + self._link_lifetime)
                 return Rewritten(self._base + self._signer.sign(url, expires, identity), expires)
             case Own(target):

@@ -11,9 +11,9 @@ import msgspec
 
 _LOOKED_AT = 1024 * 1024
 """Bytes of header files that are looked at, together; others may be scripts of any size."""
-_LONGEST_NAME = 512
-_MOST = 256
-"""Entries of each list."""
+_LONGEST_NAME = 256
+_MOST = 64
+"""Entries of each list. The metadata that holds the description must stay below 1 MiB."""
 _TYPE_INFO = re.compile(r"headers/[0-9]{4}/type-info")
 
 

@@ -1,9 +1,10 @@
 """A local link is asked for: the artifact comes from the cache, or streams through.
 
-The signature is checked first, then the whitelist, each time. With the cache an answer follows the
-fill: whatever is readable leaves at once through the sender threads, the rest as it arrives. When
-the cache cannot keep an artifact, or loses it half-way, the answer goes on from storage at the
-byte where it stands; a device never notices. After the head is out any other fault aborts.
+The link's signature is checked first, then the whitelist, each time. With the cache an answer
+follows the fill: whatever is readable leaves at once through the sender threads, the rest as it
+arrives. When the cache cannot keep an artifact, or loses it half-way, the answer goes on from
+storage at the byte where it stands; a device never notices. After the head is out any other fault
+aborts. Where artifacts must be signed, none that is not leaves whole, whichever way it comes.
 """
 
 from collections.abc import Callable
@@ -21,9 +22,11 @@ from mender_gateway.artifacts.ranges import (
     resumption,
 )
 from mender_gateway.artifacts.signing import LocalLink, Signer
+from mender_gateway.artifacts.trust import Guarded, Trust
+from mender_gateway.artifacts.verify import Verification
 from mender_gateway.cache.cache import Cache
 from mender_gateway.cache.entry import Reader
-from mender_gateway.cache.errors import Bypass, FillBroken, OriginRefused
+from mender_gateway.cache.errors import Bypass, DiskTrouble, FillBroken, OriginRefused
 from mender_gateway.cache.origin import Attributes
 from mender_gateway.config.settings import Limits
 from mender_gateway.errors import (
@@ -35,6 +38,8 @@ from mender_gateway.errors import (
 )
 from mender_gateway.http.exchange import Exchange
 from mender_gateway.http.message import type_of_fields
+
+Source = Download | Guarded
 
 _TRIES = 3
 """How often an answer whose head is not out starts anew because the object changed."""
@@ -61,6 +66,8 @@ class Downloads:
         clock: Clock,
         limits: Limits,
         bypassed: Callable[[str], None],
+        verification: Verification,
+        trust: Trust,
     ) -> None:
         self._signer = signer
         self._storage = storage
@@ -69,6 +76,8 @@ class Downloads:
         self._clock = clock
         self._limits = limits
         self._bypassed = bypassed
+        self._verification = verification
+        self._trust = trust
 
     async def download(self, exchange: Exchange) -> None:
         """Answer GET and HEAD for a local link (200, 206, 304, 416; 400 and 403 for bad links)."""
@@ -92,11 +101,8 @@ class Downloads:
         if cache is None:
             await self._stream(exchange, link)
             return True
-        origin = CachedOrigin(self._storage, self._seen, cache, link.object_id, link.url)
         try:
-            reader = cache.acquire_open(link.object_id, origin)
-            if reader is None:
-                reader = await exchange.patiently(cache.acquire(link.object_id, origin))
+            reader = await self._acquire(exchange, link, cache)
         except Bypass as bypass:
             self._bypassed(bypass.reason)
             await self._stream(exchange, link)
@@ -121,6 +127,31 @@ class Downloads:
                 return True
         await self._go_on(exchange, link, reader.attributes, plan)
         return True
+
+    async def _acquire(self, exchange: Exchange, link: LocalLink, cache: Cache) -> Reader:
+        """A reader on the object; raises what `Cache.acquire` does, BadGateway while rejected."""
+        object_id = link.object_id
+        origin = CachedOrigin(self._storage, self._seen, cache, object_id, link.url)
+        for _ in range(_TRIES):
+            reader = cache.acquire_open(object_id, origin)
+            if reader is None:
+                self._trust.refused(object_id)
+                verifier = self._verification.of(object_id)
+                reader = await exchange.patiently(cache.acquire(object_id, origin, verifier))
+            if not self._trust.needed or reader.outcome != "hit":
+                return reader
+            try:
+                if await self._trust.of_stored(object_id, reader.fd):
+                    kept, reader = reader, None
+                    return kept
+            finally:
+                if reader is not None:
+                    reader.release()
+            try:
+                await cache.remove(object_id)
+            except DiskTrouble as error:
+                raise Bypass("disk", str(error)) from error
+        raise Bypass("busy", "the object is replaced by unsigned ones")
 
     @staticmethod
     def _retry(exchange: Exchange, broken: FillBroken) -> bool:
@@ -185,13 +216,13 @@ class Downloads:
     ) -> None:
         """Go on from storage where the cache left off."""
         url = self._seen.newest(link.object_id) or link.url
-        source = await self._storage.open(url, plan.start, plan.end, attributes.validator)
+        source: Source
+        if self._must_guard(attributes, plan):
+            source = self._trust.guard(link.object_id, await self._storage.open(url))
+        else:
+            source = await self._storage.open(url, plan.start, plan.end, attributes.validator)
         try:
-            if source.attributes.length != attributes.length or (
-                attributes.validator is not None
-                and source.attributes.validator not in (None, attributes.validator)
-            ):
-                raise ConnectionAbortedError("the artifact in storage has changed")
+            _check_same(attributes, source.attributes)
             await self._copy(exchange, source, plan)
         finally:
             await source.aclose()
@@ -199,27 +230,38 @@ class Downloads:
 
     async def _stream(self, exchange: Exchange, link: LocalLink) -> None:
         """Answer from storage, uncached; a Range that storage ignores is cut out here."""
+        self._trust.refused(link.object_id)
         url = self._seen.newest(link.object_id) or link.url
         start = resumption(exchange.request.fields)[0] or 0
         condition = exchange.request.index.get(b"if-range")
         validator = condition.decode("latin-1") if condition is not None else None
         try:
-            source = await self._storage.open(url, start, None, validator)
+            download = await self._storage.open(url, start, None, validator)
         except RangeNotSatisfiable:
-            source = await self._storage.open(url)  # for the length, which 416 should name
+            download = await self._storage.open(url)  # for the length, which 416 should name
+        source: Source = download
+        attributes = download.attributes
         try:
-            plan = self._begin(exchange, source.attributes)
+            plan = self._begin(exchange, attributes)
             if plan is not None:
-                if plan.start < source.offset:
+                guarded = self._must_guard(attributes, plan)
+                if plan.start < source.offset or (guarded and source.offset):
                     await source.aclose()
-                    source = await self._storage.open(url, plan.start)
+                    source = download = await self._storage.open(url, 0 if guarded else plan.start)
+                    _check_same(attributes, source.attributes)
+                if guarded:
+                    source = self._trust.guard(link.object_id, download)
                 await self._copy(exchange, source, plan)
             await exchange.end()
         finally:
             await source.aclose()
 
+    def _must_guard(self, attributes: Attributes, plan: _Plan) -> bool:
+        """Whether the answer has the last byte of an object that must be verified."""
+        return self._trust.needed and plan.end == attributes.length and plan.start < plan.end
+
     @staticmethod
-    async def _copy(exchange: Exchange, source: Download, plan: _Plan) -> None:
+    async def _copy(exchange: Exchange, source: Source, plan: _Plan) -> None:
         position = source.offset
         while plan.start < plan.end:
             data = await source.read()
@@ -237,6 +279,13 @@ class Downloads:
 
 def _encoded(value: str | None) -> bytes | None:
     return value.encode("latin-1") if value is not None else None
+
+
+def _check_same(old: Attributes, new: Attributes) -> None:
+    """Raises ConnectionAbortedError unless bytes of `new` may follow bytes of `old`."""
+    known = old.validator is not None and new.validator is not None
+    if new.length != old.length or (known and new.validator != old.validator):
+        raise ConnectionAbortedError("the artifact in storage has changed")
 
 
 def _as_error(error: Exception) -> GatewayError:

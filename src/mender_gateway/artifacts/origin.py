@@ -3,7 +3,7 @@
 Storage links are signed for GET, the exact Host and the exact target, so nothing is added that a
 signature could cover and nothing is probed with HEAD. Redirects are followed here, to whitelisted
 hosts alone. What comes back is judged before a byte is passed on: a length is required, a content
-coding refused, a range must be the one asked for.
+coding refused, a range must be the one asked for. All downloads together keep to one rate.
 """
 
 import ssl
@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from mender_gateway.artifacts.identity import Origin as Link
 from mender_gateway.artifacts.identity import parse_storage_url, signed_at
 from mender_gateway.artifacts.ranges import parse_content_range, unsatisfied_total
+from mender_gateway.artifacts.rate import RateLimit
+from mender_gateway.artifacts.verify import digest_of_etag
 from mender_gateway.artifacts.whitelist import Whitelist
 from mender_gateway.cache.cache import Cache
 from mender_gateway.cache.errors import OriginRefused
@@ -33,6 +35,7 @@ from mender_gateway.http.wire import MalformedChunk
 _REDIRECTS = 3
 _READ = 256 * 1024
 _KNOWN_SERVERS = 64
+_KNOWN_DIGESTS = 4096
 
 
 class Refused(BadGateway):
@@ -76,6 +79,7 @@ class Download:
     silence: float
     keep_alive: bool
     received: Callable[[int], None]
+    rate: RateLimit | None = None
     _left: int = -1
 
     async def read(self) -> bytes:
@@ -83,13 +87,16 @@ class Download:
         if self._left < 0:
             self._left = self.end - self.offset
         try:
-            data = await self.client.read_body(self.silence, _READ)
+            size = _READ if self.rate is None else self.rate.piece
+            data = await self.client.read_body(self.silence, size)
         except MalformedChunk as error:
             raise ConnectionAbortedError(f"storage answer broke off: {error}") from error
         self._left -= len(data)
         if self._left < 0 or (not data and self._left):
             raise ConnectionAbortedError("storage sent another length than it said")
         self.received(len(data))
+        if self.rate is not None and data:
+            await self.rate.spend(len(data))
         return data
 
     async def aclose(self) -> None:
@@ -110,12 +117,16 @@ class Storage:
         context: Callable[[], ssl.SSLContext],
         limits: Limits,
         received: Callable[[int], None],
+        rate: RateLimit | None = None,
     ) -> None:
         self._pool = pool
         self._whitelist = whitelist
         self._context = context
         self._limits = limits
         self._received = received
+        self._rate = rate
+        self._digests: dict[str, None] = {}
+        """ETags that S3 made of the content's MD5."""
         self._servers: dict[Endpoint, Server] = {}
 
     def allowed(self, url: str) -> Link:
@@ -160,6 +171,11 @@ class Storage:
         except BaseException:
             self._pool.discard(client, abort=True)
             raise
+        etag = attributes.etag
+        if etag is not None and digest_of_etag(etag) and _is_md5(link, answer.index):
+            self._digests[etag] = None
+            while len(self._digests) > _KNOWN_DIGESTS:
+                del self._digests[next(iter(self._digests))]
         # Without a validator a break could not be resumed: wait as long as we can.
         limits = self._limits
         silence = limits.body_progress if attributes.validator else limits.download_first_byte
@@ -172,7 +188,12 @@ class Storage:
             silence,
             answer.keep_alive,
             self._received,
+            self._rate,
         )
+
+    def plain_md5(self, etag: str) -> bool:
+        """Whether an answer seen said that this ETag is the MD5 of the object's content."""
+        return etag in self._digests
 
     def _server(self, endpoint: Endpoint) -> Server:
         server = self._servers.get(endpoint)
@@ -245,6 +266,18 @@ class Storage:
 
 
 _KEPT = (b"content-type", b"etag", b"last-modified")
+
+
+def _is_md5(link: Link, index: dict[bytes, bytes]) -> bool:
+    """Whether an ETag of 32 digits is the content's MD5: of S3, unless encrypted with own keys.
+
+    Source: Amazon S3 API reference, Object. Other stores' ETags of this form mean something else.
+    """
+    encryption = index.get(b"x-amz-server-side-encryption", b"AES256")
+    if encryption != b"AES256" or b"x-amz-server-side-encryption-customer-algorithm" in index:
+        return False
+    signed = any(name in link.target for name in ("X-Amz-Signature=", "AWSAccessKeyId="))
+    return signed or any(name.startswith((b"x-amz-", b"x-amzn-")) for name in index)
 
 
 class CachedOrigin:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _DIGEST = re.compile(r'"([0-9a-fA-F]{32})"')
 _PIECE = 64 * 1024
 """Bytes looked at in one go, so that hashes find them in the processor's cache."""
+_LONGEST_HEAD = 16 << 20
+"""Bytes within which the signature comes."""
 _FIRST_PAUSE = 60.0
 _LONGEST_PAUSE = 3600.0
 _REMEMBERED = 1024
@@ -85,6 +87,20 @@ class Verification:
     def trusts(self, key: str | None) -> bool:
         """Whether content whose signature was verified with `key` still is to be trusted."""
         return not self._keys or key in self._identities
+
+    def signed(self, read: Callable[[int], bytes]) -> bool:
+        """Whether an artifact is signed with one of the keys; its checksums are not looked at.
+
+        `read` gives some bytes at an offset, none at the end. Reads as far as the signature.
+        """
+        artifact, at = MenderArtifact(self._keys), 0
+        try:
+            while not artifact.trusted and at < _LONGEST_HEAD and (data := read(at)):
+                artifact.feed(memoryview(data))
+                at += len(data)
+        except (Malformed, Unverifiable):
+            pass  # what comes behind the signature does not matter here
+        return artifact.trusted
 
     def of(self, object_id: str) -> "Callable[[Attributes], ContentVerifier]":
         """The `VerifierFactory` for an object."""

@@ -110,11 +110,17 @@ class Forwarder:
         )
 
     async def ask(
-        self, exchange: Exchange, manner: Manner = PLAIN, body: bytes | None = None
+        self,
+        exchange: Exchange,
+        manner: Manner = PLAIN,
+        body: bytes | None = None,
+        sent: Callable[[bytes], None] | None = None,
     ) -> tuple[Client, Answer]:
         """Send the request; the final answer's head and the connection that its body is on.
 
-        `body`, when given, goes in place of the request's own, which was read before. Raises
+        `body`, when given, goes in place of the request's own, which was read before. `sent` is
+        called, once the answer is there, with the device's body if it was small enough to be kept
+        for a repetition. Raises
         BadGateway, GatewayTimeout, Overloaded, BadRequest, RequestTimeout, OSError when the device
         is gone.
         """
@@ -159,6 +165,8 @@ class Forwarder:
             if not complete:
                 answer.keep_alive = False
             self._on_answer(answer)
+            if sent is not None and complete and not kept.lost:
+                sent(bytes(kept.data))
             return client, answer
 
     async def _send_body(
