@@ -1,4 +1,4 @@
-"""What holds for every test: properties are judged by their result, not by a busy machine's pace."""
+"""What holds for every test: properties are judged by their result, not by the machine's pace."""
 
 from hypothesis import settings
 
