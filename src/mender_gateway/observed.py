@@ -193,7 +193,6 @@ class Observer:
             ("misses", "Artifact requests that started a fill.", figures.misses),
             ("joins", "Artifact requests that joined a running fill.", figures.joins),
             ("evictions", "Objects evicted.", figures.evictions),
-            ("rejections", "Fills refused: wrong content or signature.", figures.rejections),
         ):
             yield CounterMetricFamily(f"mender_gateway_cache_{name}", text, value=value)
         for name, text, value in (

@@ -26,6 +26,8 @@ class Site:
     offered: dict[str, Any]
     """The upstream's next answer: `status` and `body`."""
     settings: dict[str, Any] = field(default_factory=dict)
+    reports: list[bytes] = field(default_factory=list)
+    """Bodies of the status reports that the upstream has got."""
     gateway: GatewayProcess = None  # type: ignore[assignment]
 
     def start(self, **changes: Any) -> None:
@@ -122,8 +124,11 @@ def running_site(
     offered: dict[str, Any] = {"status": 204, "body": b""}
 
     def upstream(peer: Peer) -> None:
-        for head, _ in requests(peer):
-            if b"/deployments/next" not in head:
+        for head, body in requests(peer):
+            if b"/status HTTP" in head:
+                site.reports.append(body)
+                peer.send(b"HTTP/1.1 %d No Content\r\n\r\n" % offered.get("report", 204))
+            elif b"/deployments/next" not in head:
                 peer.send(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
             elif offered["status"] == 204:
                 peer.send(b"HTTP/1.1 204 No Content\r\n\r\n")
