@@ -18,6 +18,11 @@ JWT = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJkZXZpY2UifQ.c2lnbmF0dXJlLXRoYXQtc2lnbnM"
         ("https://user:pw@host/path", "https://***@host/path"),
         ("https://user:p/w@host/path", "https://***@host/path"),
         ("https://token@host", "https://***@host"),
+        ("https://a@b@host", "https://***@host"),
+        (
+            "http://h:80/,http://user:p@h2/,http://u:q@h3",
+            "http://h:80/,http://***@h2/,http://***@h3",
+        ),
         ("GET https://s3/b/o?X-Amz-Signature=1&b=2 failed", "GET https://s3/b/o?*** failed"),
         ("https://host/?bare", "https://host/?***"),
         ("/download?x-men-signature=abc", "/download?***"),
@@ -105,11 +110,30 @@ def test_hiding_twice_is_hiding_once(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "unit", ["://", "://a:", "?", "ey-", "eyJ", "token", "token:", "Bearer ", "a", "/", "?a", "e.y"]
+    "unit",
+    [
+        "://",
+        "://a:",
+        "?",
+        "ey-",
+        "eyJ",
+        "token",
+        "token:",
+        "Bearer ",
+        "a",
+        "/",
+        "?a",
+        "e.y",
+        "://a@",
+    ],
 )
 def test_no_text_takes_long(unit: str) -> None:
-    text = (unit * 2100)[:2100]
-    began = time.thread_time()
-    redact(text)
-    redact_path(text)
-    assert time.thread_time() - began < 0.25
+    """Devices choose what is logged; while a pattern searches, nothing else runs."""
+    for text in (unit * 2100, "?@ " + unit * 2100, unit * 1000 + " @?"):
+        fastest = float("inf")
+        for _ in range(3):
+            began = time.thread_time()
+            redact(text[:2100])
+            redact_path(text[:2100])
+            fastest = min(fastest, time.thread_time() - began)
+        assert fastest < 0.01

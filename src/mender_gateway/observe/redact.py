@@ -16,12 +16,12 @@ _SECRET_NAMES = (
 _SUSPECT = re.compile(
     rf"://|\?|\be[wy]|bearer|basic|digest|[\w-]{{40}}|{_SECRET_NAMES}", re.IGNORECASE
 )
+_URL_REST = re.compile(r"://\S*")
+_AUTHORITY_END = re.compile(r"[/?#]|$")
+_USER = re.compile(r"[^@:/?]*:(?!\d+(?:[/?#]|$))")
+_QUERY = re.compile(r"\?[^\"'<>]+")
 _RULES = (
-    # The user part of a URL (RFC 3986 3.2.1), also with a raw slash in the password.
-    (re.compile(r"://[^\s/?#]*@"), f"://{HIDDEN}@"),
-    (re.compile(r"://[^\s@:/]*:(?!\d+(?:[/?#]|\s|$))[^\s@]*@"), f"://{HIDDEN}@"),
-    # A query, of a URL or of a path alone: storage links carry their signature there.
-    (re.compile(r"(://[^\s?]*)\?[^\s\"'<>]+"), rf"\1?{HIDDEN}"),
+    # The query of a path alone.
     (re.compile(r"\?[^\s\"'<>=?]+=[^\s\"'<>]*"), f"?{HIDDEN}"),
     (re.compile(r"\b(bearer|basic|digest)(\s+)[\w.~+/=:-]+", re.IGNORECASE), rf"\1\2{HIDDEN}"),
     # JSON Web Tokens begin with the base64 of `{"` (RFC 7515).
@@ -44,9 +44,37 @@ def redact(text: str) -> str:
     """The text with everything that may be a secret replaced by `***`."""
     if _SUSPECT.search(text) is None:
         return text
+    text = _URL_REST.sub(_without_user_and_query, text)
     for pattern, replacement in _RULES:
         text = pattern.sub(replacement, text)
     return text
+
+
+def _without_user_and_query(match: re.Match[str]) -> str:
+    """A URL from its ``://`` to the next blank; storage links carry their signature in the query.
+
+    Each character is looked at once, whatever the text: devices choose what is logged.
+    """
+    rest = match[0]
+    parts: list[str] = []
+    done = at = 0
+    while "@" in rest and (at := rest.find("://", at)) >= 0:
+        at += 3
+        # The user part (RFC 3986 3.2.1), also with a raw slash in the password.
+        end = _last_at_sign(rest, at)
+        if end < 0 and (user := _USER.match(rest, at)):
+            end = rest.find("@", user.end())
+            end = max(end, _last_at_sign(rest, end))
+        if end >= 0:
+            parts += (rest[done:at], HIDDEN)
+            done = at = end
+    return _QUERY.sub(f"?{HIDDEN}", "".join((*parts, rest[done:])))
+
+
+def _last_at_sign(rest: str, start: int) -> int:
+    """Where the user part ends in the authority that goes on at `start`; -1 when there is none."""
+    end = _AUTHORITY_END.search(rest, start) if start >= 0 else None
+    return rest.rfind("@", start, end.start()) if end else -1
 
 
 def redact_path(path: str) -> str:
