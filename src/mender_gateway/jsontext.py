@@ -23,6 +23,10 @@ class Number(str):
     __slots__ = ()
 
 
+class TooDeep(ValueError):
+    """It may be JSON, but is nested more deeply than can be read here."""
+
+
 class Value(NamedTuple):
     """A value and where it stands: its text is ``text[start:end]``.
 
@@ -61,10 +65,11 @@ def members(text: str, path: tuple[str, ...], names: AbstractSet[str]) -> list[V
     return found
 
 
-def elements(text: str) -> tuple[int, list[Value]]:
+def elements(text: str, *, whole: bool = True) -> tuple[int, list[Value]]:
     """Where the first element could begin, and all elements of the array that `text` is.
 
-    Raises ValueError when it is no JSON array.
+    Without `whole` anything may follow the array: readers of streams stop at its end. Raises
+    ValueError when it is no JSON array.
     """
     at = _skip(text, 0)
     if text[at : at + 1] != "[":
@@ -73,7 +78,8 @@ def elements(text: str) -> tuple[int, list[Value]]:
     at = _skip(text, begin)
     found: list[Value] = []
     if text[at : at + 1] == "]":
-        _no_more(text, at + 1)
+        if whole:
+            _no_more(text, at + 1)
         return begin, found
     while True:
         value, end = _value(text, at)
@@ -81,7 +87,8 @@ def elements(text: str) -> tuple[int, list[Value]]:
         at = _skip(text, end)
         mark = text[at : at + 1]
         if mark == "]":
-            _no_more(text, at + 1)
+            if whole:
+                _no_more(text, at + 1)
             return begin, found
         if mark != ",":
             raise ValueError("a comma is missing")
@@ -132,7 +139,7 @@ def _value(text: str, at: int) -> tuple[type_of_json, int]:
     except StopIteration:
         raise ValueError("a value is missing") from None
     except RecursionError:
-        raise ValueError("nested too deeply") from None
+        raise TooDeep("nested too deeply") from None
 
 
 def _skip(text: str, at: int) -> int:

@@ -16,7 +16,7 @@ from mender_gateway.artifacts.signing import LINK_PREFIX
 from mender_gateway.devices.handler import Inventory
 from mender_gateway.errors import BadRequest, Forbidden, MethodNotAllowed, NotFound
 from mender_gateway.http.exchange import Exchange
-from mender_gateway.http.target import normalise, reads_as_internal
+from mender_gateway.http.target import normalise, reads_as_internal, tolerant_readings
 from mender_gateway.proxy.forward import PLAIN, Forwarder, Manner
 from mender_gateway.proxy.tunnel import Tunnels, opens_tunnel
 
@@ -46,6 +46,8 @@ _PREFIXES = (
     (b"/api/management/", "management"),
     (LINK_PREFIX, "artifact"),
 )
+_OURS = frozenset({*_EXACT.values(), "status", "log", "update_control_map", "artifact"})
+"""Routes on which more is done than forwarding; no disguise may avoid it."""
 _NEXT_METHODS = {
     b"/api/devices/v1/deployments/device/deployments/next": (b"GET", b"POST"),
     b"/api/devices/v2/deployments/device/deployments/next": (b"POST",),
@@ -96,6 +98,9 @@ class Router:
         raw = request.target.partition(b"?")[0]
         if raw != path and route_of(raw) != name:
             raise BadRequest("the path means different things raw and normalised")
+        for reading in tolerant_readings(raw):
+            if reading != path and (other := route_of(reading)) != name and other in _OURS:
+                raise BadRequest("the path may mean different things here and at the server")
         if request.method == b"CONNECT":
             raise MethodNotAllowed
         match name:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from mender_gateway import jsontext
+from mender_gateway import errors, jsontext
 from mender_gateway.config.settings import InventoryAttribute
 
 SYSTEM_ID = "mender_gateway_system_id"
@@ -32,18 +32,25 @@ def inject(body: bytes, system_id: str, defaults: Sequence[InventoryAttribute]) 
     """`body` with ``mender_gateway_system_id``, and with those `defaults` that it does not name.
 
     Order and bytes of all other attributes stay. A body that is not a JSON list of objects with
-    name and value comes back unchanged. Costs one pass over the body; a body with a claim or with
-    escapes is walked in Python (about 2 µs an attribute).
+    name and value comes back unchanged. Raises errors.BadRequest for one that the server could
+    still read and we cannot. Costs one pass over the body; a body with a claim, with escapes, or
+    with what msgspec does not take is walked in Python (about 2 µs an attribute).
     """
+    if not _needs_walk(body):
+        try:
+            names = [entry.name for entry in _entries.decode(body)]
+        except (ValueError, RecursionError):
+            pass
+        else:
+            kept = body.rstrip(_BLANKS)
+            tail = body[len(kept) - 1 :]
+            return b"".join((kept[:-1], _added(names, system_id, defaults), tail))
     try:
-        if _needs_walk(body):
-            return _walk(body, system_id, defaults)
-        names = [entry.name for entry in _entries.decode(body)]
-    except (ValueError, RecursionError):
+        return _walk(body, system_id, defaults)
+    except jsontext.TooDeep as error:
+        raise errors.BadRequest("the inventory report is nested too deeply") from error
+    except ValueError:
         return body
-    kept = body.rstrip(_BLANKS)
-    tail = body[len(kept) - 1 :]
-    return b"".join((kept[:-1], _added(names, system_id, defaults), tail))
 
 
 def _needs_walk(body: bytes) -> bool:
@@ -56,9 +63,10 @@ def _needs_walk(body: bytes) -> bool:
 
 
 def _walk(body: bytes, system_id: str, defaults: Sequence[InventoryAttribute]) -> bytes:
-    # The server may read past bytes that are no UTF-8; they come out again as they went in.
+    # The server may read past bytes that are no UTF-8, and leaves alone what follows the list
+    # (Go's json.Decoder does both); all that comes out again as it went in.
     text = body.decode(errors="surrogateescape")
-    begin, entries = jsontext.elements(text)
+    begin, entries = jsontext.elements(text, whole=False)
     names: list[str] = []
     kept: list[str] = []
     gap = begin

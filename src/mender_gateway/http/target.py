@@ -86,6 +86,25 @@ def reads_as(path: bytes, prefix: tuple[bytes, ...]) -> bool:
     return all(wanted in rest for wanted in prefix)
 
 
+def tolerant_readings(path: bytes) -> list[bytes]:
+    """What servers that decode once or again may take the raw `path` for, dot segments resolved.
+
+    Empty for a path without escapes, backslashes and semicolons: nobody reads that otherwise.
+    """
+    if b"%" not in path and b"\\" not in path and b";" not in path:
+        return []
+    readings: list[bytes] = []
+    for _ in range(_READINGS):
+        path = _decoded(path, _ALL_ESCAPES)
+        reading = path.replace(b"\\", b"/")
+        if b";" in reading:
+            reading = b"/".join(part.partition(b";")[0] for part in reading.split(b"/"))
+        readings.append(_resolved(reading))
+        if b"%" not in path:
+            break
+    return readings
+
+
 def _decoded(path: bytes, escapes: dict[bytes, bytes]) -> bytes:
     """`path` with the escapes that are in `escapes` replaced, each once, from left to right."""
     head, *parts = path.split(b"%")
