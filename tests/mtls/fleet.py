@@ -2,6 +2,7 @@
 
 import json
 import ssl
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -106,8 +107,7 @@ class Fleet:
         ]
 
     def outcomes(self, outcome: str) -> float:
-        import urllib.request
-
+        """How many auth requests came to this."""
         with urllib.request.urlopen(self.gateway.url("metrics") + "/metrics", timeout=20) as answer:
             for line in answer.read().decode().splitlines():
                 if line.startswith(f'mender_gateway_auth_requests_total{{outcome="{outcome}"}} '):

@@ -1,6 +1,7 @@
 """A gateway with mutual TLS in front of a server that takes everything, for tests of the gate."""
 
 import ssl
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -54,6 +55,20 @@ def ask(peer: Peer) -> int | None:
         return peer.answer()[0]
     except (OSError, EOFError):
         return None
+
+
+def metric(guard: Guarded, name: str) -> float:
+    """A figure of the gateway, 0 while it has none of that name."""
+    with urllib.request.urlopen(guard.gateway.url("metrics") + "/metrics", timeout=20) as answer:
+        for line in answer.read().decode().splitlines():
+            if line.startswith(name + " "):
+                return float(line.rpartition(" ")[2])
+    return 0.0
+
+
+def refused(guard: Guarded, reason: str) -> float:
+    """How many clients were not let in for this reason."""
+    return metric(guard, f'mender_gateway_tls_handshake_failures_total{{reason="{reason}"}}')
 
 
 def cut_off(peer: Peer) -> bool:

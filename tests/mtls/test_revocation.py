@@ -9,7 +9,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from tests.mtls.gateways import ask, cut_off, guarded, write_roots
+from tests.mtls.gateways import ask, cut_off, guarded, metric, refused, write_roots
 from tests.support.authority import Issued, authority, issue, new_key, revocation_list
 
 EFFECT = 2.0
@@ -248,18 +248,7 @@ def test_a_stale_list_stays_in_force_and_is_counted(tmp_path: Path) -> None:
         assert guard.ask(revoked) is None
         assert guard.ask(device) == 200
         assert metric(guard, "mender_gateway_crl_stale") == 1
-        assert metric(guard, 'mender_gateway_tls_handshake_failures_total{reason="revoked"}') == 1
-
-
-def metric(guard: object, name: str) -> float:
-    import urllib.request
-
-    url = guard.gateway.url("metrics") + "/metrics"  # type: ignore[attr-defined]
-    with urllib.request.urlopen(url, timeout=20) as answer:
-        for line in answer.read().decode().splitlines():
-            if line.startswith(name + " "):
-                return float(line.rpartition(" ")[2])
-    raise AssertionError(f"no metric {name}")
+        assert refused(guard, "revoked") == 1
 
 
 def test_required_lists_must_be_there_and_fresh(tmp_path: Path) -> None:

@@ -113,7 +113,9 @@ def reason_of(error: Exception) -> Reason:
             return _BY_SSL_REASON[reason]
         if isinstance(error, ssl.SSLEOFError):
             return Reason.GONE
-        return Reason.MALFORMED if "ASN1" in reason or "DECODE" in reason else Reason.PROTOCOL
+        # For some errors of its libraries OpenSSL has no reason, but a name of the library.
+        whole = f"{reason} {error}"
+        return Reason.MALFORMED if "ASN1" in whole or "DECODE" in whole else Reason.PROTOCOL
     return Reason.GONE
 
 
