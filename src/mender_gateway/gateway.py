@@ -237,7 +237,7 @@ class Gateway:
                     "metrics are not served", listen=str(config.metrics.listen), error=str(error)
                 )
             else:
-                handler = self._observer.handler(router.handle_probe, self._refresh)
+                handler = self._observer.handler(router.handle_own, self._refresh)
                 self._listen(sock, "metrics", "http", handler, False)
         self._watch_files()
 

@@ -12,6 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from mender_gateway.cache.scrub import ScrubFigures
 from mender_gateway.cache.settings import CacheSettings, Event, Figures, Kind
 from mender_gateway.config.settings import Config
+from mender_gateway.errors import MethodNotAllowed
 from mender_gateway.http.exchange import Exchange
 from mender_gateway.http.server import type_of_handler
 from mender_gateway.net.refusal import Reason, Refused, reason_of, text_of
@@ -222,6 +223,8 @@ class Observer:
                 await probes(exchange)
                 return
             exchange.route = "metrics"
+            if exchange.request.method not in (b"GET", b"HEAD"):
+                raise MethodNotAllowed
             await refresh()
             await exchange.respond(200, [(b"Content-Type", CONTENT_TYPE)], self._metrics.render())
 

@@ -122,10 +122,17 @@ class Router:
                 await self._forward(exchange, name)
 
     async def handle_probe(self, exchange: Exchange) -> None:
-        """For listeners that serve nobody but probes: alive and health, all else is refused."""
+        """For the plain listener beside mutual TLS: alive and health, all else is refused."""
         name = exchange.route = route_of(normalise(exchange.request.target))
         if name not in ("alive", "health"):
             raise Forbidden("this listener serves no devices: mutual TLS is required")
+        await self._internal(exchange, name)
+
+    async def handle_own(self, exchange: Exchange) -> None:
+        """For the metrics listener, beside the metrics: alive and health, there is nothing else."""
+        name = exchange.route = route_of(normalise(exchange.request.target))
+        if name not in ("alive", "health"):
+            raise NotFound("there is nothing here but /metrics and the probes")
         await self._internal(exchange, name)
 
     async def _forward(self, exchange: Exchange, name: str) -> None:
