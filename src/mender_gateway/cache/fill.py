@@ -152,6 +152,7 @@ class Fill:
     async def _fill_while_the_disk_works(self) -> None:
         """Fills; a failing write ends it at once, whatever it waits for."""
         filling = asyncio.get_running_loop().create_task(self._fill())
+        filling.add_done_callback(lambda task: task.cancelled() or task.exception())
         try:
             await asyncio.wait({filling, self._failure}, return_when=asyncio.FIRST_COMPLETED)
         finally:

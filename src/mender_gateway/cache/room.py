@@ -59,8 +59,10 @@ def _make_room(
         victims = choose(stock.candidates, missing, pinned)
         if victims is None:
             raise NoRoom(
-                f"{newcomer.declared} bytes do not fit: {missing} more would have to be free, "
-                f"{stock.free} are, {limits.min_free} must stay free, {stock.reserved} are promised"
+                f"no room for {newcomer.declared} bytes: {missing} would have to be evicted; "
+                f"{stock.free} are free, {limits.min_free} must stay free, {stock.reserved} are "
+                f"promised, {stock.held} are held"
+                + (f" of at most {limits.max_size}" if limits.max_size is not None else "")
             )
         with _Locked(disk, layout) as locked:
             busy = {victim for victim in victims if not locked.take(victim)}
