@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from tests.support.authority import Issued
 from tests.support.gateway import GatewayProcess, running_gateway
@@ -57,7 +57,11 @@ def ask(peer: Peer) -> int | None:
         return None
 
 
-def metric(guard: Guarded, name: str) -> float:
+class HasGateway(Protocol):
+    gateway: GatewayProcess
+
+
+def metric(guard: HasGateway, name: str) -> float:
     """A figure of the gateway, 0 while it has none of that name."""
     with urllib.request.urlopen(guard.gateway.url("metrics") + "/metrics", timeout=20) as answer:
         for line in answer.read().decode().splitlines():
@@ -66,7 +70,7 @@ def metric(guard: Guarded, name: str) -> float:
     return 0.0
 
 
-def refused(guard: Guarded, reason: str) -> float:
+def refused(guard: HasGateway, reason: str) -> float:
     """How many clients were not let in for this reason."""
     return metric(guard, f'mender_gateway_tls_handshake_failures_total{{reason="{reason}"}}')
 

@@ -1,0 +1,125 @@
+"""Debian's mender-client with certificates, behind a gateway that requires them."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.mtls.fleet import AUTH, Fleet, running_fleet
+from tests.mtls.gateways import refused
+from tests.support.authority import Issued, authority, issue, new_key
+from tests.support.device import Device, unavailable
+
+pytestmark = pytest.mark.device
+
+
+@pytest.fixture(autouse=True)
+def real_client() -> None:
+    reason = unavailable()
+    if reason is not None:
+        pytest.skip(reason)
+
+
+@contextmanager
+def real_device(
+    fleet: Fleet, name: str, certificate: Issued | None, auth_key: Issued | None = None
+) -> Iterator[Device]:
+    """A device with its certificate; `auth_key` signs auth requests instead of the TLS key."""
+    extra: dict[str, Any] = {}
+    if certificate is not None:
+        path, key = certificate.write(fleet.folder / "keys", name)
+        extra["HttpsClient"] = {"Certificate": path, "Key": key}
+    if auth_key is not None:
+        _, key = auth_key.write(fleet.folder / "keys", f"{name}-auth")
+        extra["Security"] = {"AuthPrivateKey": key}
+    device = Device(
+        name,
+        fleet.folder / name,
+        fleet.gateway.url("https"),
+        ca=fleet.folder / "server" / "ca.crt",
+        retry=2,
+        extra=extra,
+    )
+    with ExitStack() as stack:
+        stack.callback(device.stop)
+        device.start()
+        yield device
+
+
+def accepted(fleet: Fleet, device: Device, timeout: float = 60.0) -> None:
+    """Wait until the device was let in and has reported its inventory."""
+
+    def reported() -> bool:
+        known = fleet.upstream.device(device.identity)
+        return known is not None and bool(fleet.upstream.inventory_of(device.identity))
+
+    device.wait_until(reported, "inventory at the server", timeout)
+
+
+@pytest.mark.parametrize("kind", ["rsa3072", "p256", "ed25519"])
+def test_a_device_with_a_certificate_is_authorised(kind: str, tmp_path: Path) -> None:
+    with running_fleet(tmp_path, RequireMatchingKey=True) as fleet:
+        certificate = issue("device", fleet.root, kind=kind)
+        with real_device(fleet, "device", certificate) as device:
+            accepted(fleet, device)
+            known = fleet.upstream.device(device.identity)
+            assert known is not None
+            assert known.auth_sets[0].pubkey.strip() == certificate.public_pem.strip()
+
+
+def test_leaf_and_intermediate_with_a_separate_auth_key_and_its_rotation(tmp_path: Path) -> None:
+    with running_fleet(tmp_path) as fleet:
+        intermediate = authority("Intermediate", fleet.root, path_length=0)
+        certificate = issue("device", intermediate).with_chain(intermediate)
+        old, new = (issue("auth", key=new_key(kind)) for kind in ("ed25519", "p256"))
+        with real_device(fleet, "device", certificate, old) as device:
+            accepted(fleet, device)
+        with real_device(fleet, "device", certificate, new) as device:
+            fleet.gateway.wait_for_log("device key rotated", 60)
+            device.wait_until(
+                lambda: fleet.upstream.requests_to(f"POST {AUTH}")[-1].status == 200, "token", 60
+            )
+        known = fleet.upstream.device(device.identity)
+        assert known is not None
+        assert [str(each.status) for each in known.auth_sets] == ["rejected", "accepted"]
+
+
+@pytest.mark.parametrize("which", ["none", "other CA", "expired", "without its intermediate"])
+def test_a_device_without_a_good_certificate_reaches_nothing_upstream(
+    which: str, tmp_path: Path
+) -> None:
+    with running_fleet(tmp_path) as fleet:
+        certificates = {
+            "none": None,
+            "other CA": issue("device", authority("Other")),
+            "expired": issue("device", fleet.root, days=(-9, -1)),
+            "without its intermediate": issue("device", authority("Intermediate", fleet.root)),
+        }
+        reasons = {"none": "no-certificate", "expired": "expired"}
+        with real_device(fleet, "device", certificates[which]):
+            reason = reasons.get(which, "unknown-ca")
+            fleet.gateway.wait_for_log(f'msg="TLS client refused" .*reason={reason} ', 60)
+        assert fleet.upstream.requests == []
+
+
+def test_an_expired_certificate_gets_in_by_the_escape_hatch(tmp_path: Path) -> None:
+    with running_fleet(tmp_path, InsecureSkipClientExpireAfter=True) as fleet:
+        certificate = issue("device", fleet.root, days=(-9, -1))
+        with real_device(fleet, "device", certificate) as device:
+            accepted(fleet, device)
+
+
+def test_a_device_that_is_revoked_while_it_runs_is_shut_out(tmp_path: Path) -> None:
+    blacklist = tmp_path / "blacklist"
+    blacklist.touch()
+    with running_fleet(tmp_path, BlacklistPath=str(blacklist)) as fleet:
+        certificate = issue("device", fleet.root)
+        with real_device(fleet, "device", certificate) as device:
+            accepted(fleet, device)
+            blacklist.write_text(f"{certificate.serial:x}\n")
+            device.wait_until(lambda: refused(fleet, "blacklisted") >= 1, "refusal", 30)
+            before, seen = len(fleet.upstream.requests), refused(fleet, "blacklisted")
+            device.wait_until(lambda: refused(fleet, "blacklisted") > seen, "second refusal", 60)
+            assert len(fleet.upstream.requests) == before
