@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 LEVELS = ("debug", "info", "warn", "error", "fatal")
 _COMMANDS = {
+    "cache": ("cache", "what the artifact cache holds; prune it, verify it"),
     "check-config": ("check_config", "show the settings in force, check them, and end"),
     "inventory": ("inventory", "what this host's own Mender client reports about the gateway"),
     "pki": ("pki", "certificates for trying out mutual TLS"),
