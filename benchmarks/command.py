@@ -93,6 +93,7 @@ def _chosen(options: argparse.Namespace) -> list[Case]:
 def _run(case: Case, scale: Scale) -> Result:
     """One case; a fault of its servers or its load is a skipped result that says so."""
     print(f"{case.name}: {case.title}", file=sys.stderr, flush=True)
+    began = time.monotonic()
     try:
         with site(scale) as ground:
             return case.run(ground)
@@ -100,6 +101,8 @@ def _run(case: Case, scale: Scale) -> Result:
         said = "\n".join([str(error) or type(error).__name__, *getattr(error, "__notes__", ())])
         print(f"{case.name} failed: {said}", file=sys.stderr)
         return Result(case.name, skipped=said.partition("\n")[0])
+    finally:
+        print(f"    {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
 
 
 def _write(

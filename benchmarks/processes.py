@@ -18,6 +18,10 @@ from pathlib import Path
 
 START_DEADLINE = 30.0
 STOP_DEADLINE = 15.0
+_ORPHANS = 2.0
+"""Seconds that descendants may outlive the process."""
+_BORN = 19
+"""Place of `starttime` in what `_stat` returns: with the PID it names a process for good."""
 _TICK = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _FIRST_PORT = 12_000
@@ -65,17 +69,33 @@ class Server:
     def stop(self) -> None:
         """Ends it, politely first; returns when no process of it is left."""
         pids = self.pids()
+        born = {pid: fields[_BORN] for pid in pids if (fields := _stat(pid)) is not None}
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:
             self.process.wait(STOP_DEADLINE)
         except subprocess.TimeoutExpired:
-            for pid in pids:
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    continue
-            self.process.wait(STOP_DEADLINE)
+            self.process.kill()
+            self.process.wait()
+        orphaned = time.monotonic() + _ORPHANS
+        while left := [pid for pid, since in born.items() if _lives(pid, since)]:
+            if time.monotonic() > orphaned:
+                _kill(left)
+            time.sleep(0.005)
+
+
+def _lives(pid: int, since: str) -> bool:
+    """Whether that very process is still there, and no zombie."""
+    fields = _stat(pid)
+    return fields is not None and fields[_BORN] == since and fields[0] != "Z"
+
+
+def _kill(pids: list[int]) -> None:
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
 
 
 def tree(root: int) -> list[int]:

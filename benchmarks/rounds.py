@@ -5,6 +5,7 @@ processes used meanwhile. The others stand idle.
 """
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -66,6 +67,13 @@ def one_round(contender: Contender, seconds: float) -> float:
     return work / used
 
 
+def _warm_up(contenders: Sequence[Contender], seconds: float) -> None:
+    """All at once: nothing is measured."""
+    with ThreadPoolExecutor(len(contenders)) as threads:
+        for done in [threads.submit(drive, each, seconds) for each in contenders]:
+            done.result()
+
+
 def in_turns(
     count: int, rounds: int, measure: Callable[[int], type_of_sample]
 ) -> list[list[type_of_sample]]:
@@ -80,8 +88,8 @@ def in_turns(
 
 def interleaved(contenders: Sequence[Contender], scale: Scale) -> list[Series]:
     """A series for each contender, in their order."""
-    for contender in contenders if scale.warm_up else ():
-        drive(contender, scale.warm_up)
+    if scale.warm_up:
+        _warm_up(contenders, scale.warm_up)
 
     def measure(index: int) -> float:
         return one_round(contenders[index], scale.seconds)

@@ -34,7 +34,7 @@ class _Round:
 def busy(site: Site) -> Result:
     _, servers = holders(site, 64 * MIB, ("nginx",))
     bulk, small = wrk.gets(site.folder / "bulk"), wrk.gets(site.folder / "small", HEADERS)
-    seconds = 2 * site.scale.seconds
+    seconds = site.scale.seconds + 1
 
     def measure(index: int) -> _Round:
         server, target = servers[index]

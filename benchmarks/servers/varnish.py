@@ -47,7 +47,6 @@ def cache(folder: Path, storage: str, name: str = "varnish") -> Iterator[Server]
         need("varnishd"),
         *("-F", "-j", "none", "-n", str(folder / "work"), "-f", str(path)),
         *("-a", f"127.0.0.1:{ports['http']}", "-s", "malloc,256m"),
-        *("-p", "thread_pool_min=20", "-p", "vsl_mask=-VCL_call"),
     ]
     with running(name, command, folder, ports) as server:
         yield server
