@@ -16,8 +16,11 @@ class GatewayError(Exception):
     close = False
     """Whether the device's connection can serve no further request."""
 
-    def __init__(self, text: str | None = None) -> None:
-        super().__init__(text or self.text)
+    def __init__(self, text: str | None = None, detail: str | None = None) -> None:
+        """`detail` is for the log alone: names and addresses that are no device's business."""
+        self.public = text or self.text
+        """What the device is told."""
+        super().__init__(f"{self.public}: {detail}" if detail else self.public)
 
 
 class BadRequest(GatewayError):

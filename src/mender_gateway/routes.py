@@ -7,6 +7,7 @@ and normalised path mean different routes, somebody tries to be two things at on
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from json.encoder import encode_basestring_ascii as quoted
 from typing import TYPE_CHECKING
 
 from mender_gateway.artifacts.deployments import Deployments
@@ -74,7 +75,8 @@ def route_of(path: bytes) -> str:
     return "other"
 
 
-type_of_health = Callable[[], Awaitable[str | None]]
+type_of_health = Callable[[], Awaitable[tuple[str, str] | None]]
+"""What is wrong, for everybody and in detail for the log, or None."""
 
 
 @dataclass(slots=True)
@@ -84,7 +86,6 @@ class Router:
     forwarder: Forwarder
     tunnels: Tunnels
     health: type_of_health
-    """What is wrong, or None."""
     deployments: Deployments | None = None
     downloads: Downloads | None = None
     reports: Reports | None = None
@@ -162,5 +163,6 @@ class Router:
         if fault is None:
             await exchange.respond(204)
         else:
-            body = b'{"reason":"%b"}' % fault.replace('"', "'").encode()
+            reason, exchange.fault = fault
+            body = b'{"reason":%b}' % quoted(reason).encode()
             await exchange.respond(503, [(b"Content-Type", b"application/json")], body)

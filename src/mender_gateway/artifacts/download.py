@@ -159,7 +159,7 @@ class Downloads:
             raise ConnectionAbortedError(f"fill broke off: {broken}") from broken
         if broken.changed:
             return False
-        raise BadGateway(f"artifact cannot be fetched: {broken}") from broken
+        raise BadGateway("artifact cannot be fetched", str(broken)) from broken
 
     def _begin(self, exchange: Exchange, attributes: Attributes) -> _Plan | None:
         """Make the answer's head; None when it has no body."""
@@ -289,4 +289,6 @@ def _check_same(old: Attributes, new: Attributes) -> None:
 
 
 def _as_error(error: Exception) -> GatewayError:
-    return error if isinstance(error, GatewayError) else BadGateway(str(error))
+    if isinstance(error, GatewayError):
+        return error
+    return BadGateway("artifact cannot be fetched", str(error))

@@ -133,7 +133,7 @@ class Storage:
         """The link taken apart; raises BadLink, or Forbidden for a host not on the whitelist."""
         link = parse_storage_url(url)
         if not self._whitelist.allows(link.host, link.port):
-            raise Forbidden(f"storage host {link.host} is not on DomainWhitelist")
+            raise Forbidden("the storage host is not on DomainWhitelist", link.host)
         return link
 
     async def open(
@@ -163,7 +163,7 @@ class Storage:
             try:
                 link = self.allowed(location)
             except (BadLink, Forbidden) as error:
-                raise Refused(f"storage redirects to where we may not go: {error}") from error
+                raise Refused("storage redirects to where we may not go", str(error)) from error
         else:
             raise Refused(f"storage redirects more than {_REDIRECTS} times")
         try:

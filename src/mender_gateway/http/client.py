@@ -177,12 +177,12 @@ class Pool:
         except BaseException as error:
             self._vacate(server)
             if isinstance(error, TimeoutError):
-                raise GatewayTimeout(f"no connection to {endpoint} within the deadline") from error
+                raise GatewayTimeout("no connection within the deadline", str(endpoint)) from error
             if isinstance(error, OSError):
                 reason = error.strerror or str(error)
                 if isinstance(error, ssl.SSLCertVerificationError):
                     reason = f"certificate refused: {error.verify_message}"
-                raise BadGateway(f"cannot connect to {endpoint}: {reason}") from error
+                raise BadGateway("cannot connect", f"{endpoint}: {reason}") from error
             raise
         return Client(connection, server, limits, self._loop)
 
@@ -205,6 +205,10 @@ class Pool:
         if not client.stream.closed:
             client.stream.abort() if abort else client.stream.close()
             self._vacate(client.server)
+
+    def leave(self, client: Client) -> None:
+        """Let a connection be its user's alone: it takes no place any more and never comes back."""
+        self._vacate(client.server)
 
     def close(self) -> None:
         """Drop the idle connections; the others end with who uses them."""

@@ -24,8 +24,10 @@ class Unavailable(GatewayError):
     text = "the server cannot be asked to authorise this device now"
     retry_after = 15
 
-    def __init__(self, text: str | None = None, retry_after: int | None = None) -> None:
-        super().__init__(text)
+    def __init__(
+        self, text: str | None = None, retry_after: int | None = None, detail: str | None = None
+    ) -> None:
+        super().__init__(text, detail)
         if retry_after is not None:
             self.retry_after = retry_after
 
@@ -62,7 +64,7 @@ class Calls:
         except Overloaded:
             raise
         except (GatewayError, OSError, MalformedChunk) as error:
-            raise Unavailable(f"the server cannot be asked: {error}") from error
+            raise Unavailable("the server cannot be asked", detail=str(error)) from error
 
     async def _send(self, method: bytes, path: bytes, fields: type_of_fields, body: bytes) -> Reply:
         pool = self._pool

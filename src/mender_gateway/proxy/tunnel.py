@@ -77,6 +77,8 @@ class Tunnels:
         for name, value in fields:
             parts += (name, b": ", value, b"\r\n")
         pair = (exchange.stream, client.stream)
+        # As many as devices may connect, and for days: they must not take requests their places.
+        forwarder.pool.leave(client)
         self.open.add(pair)
         try:
             await exchange.stream.send(
@@ -89,7 +91,7 @@ class Tunnels:
         finally:
             self.open.discard(pair)
             exchange.stream.close()
-            forwarder.pool.discard(client)
+            client.close()
 
     async def _pass_both(self, exchange: Exchange, device: Stream, upstream: Stream) -> None:
         up = asyncio.ensure_future(self._pass(device, upstream, None))
