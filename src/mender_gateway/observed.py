@@ -100,7 +100,7 @@ class Observer:
         try:
             payload = parts[1] + b"=" * (-len(parts[1]) % 4)
             return self._claims.decode(_base64url(payload)).sub or None
-        except (ValueError, msgspec.DecodeError):
+        except (ValueError, msgspec.DecodeError, RecursionError):
             return None
 
     def aborted(self, exchange: Exchange, error: Exception) -> None:

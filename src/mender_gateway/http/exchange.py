@@ -8,9 +8,11 @@ is out, an error can only abort the connection: a short body is never ended clea
 
 import asyncio
 import os
+import re
 import time
 from collections.abc import Awaitable
 from email.utils import formatdate
+from json.encoder import encode_basestring_ascii as quoted
 from typing import TYPE_CHECKING, TypeVar
 from uuid import UUID
 
@@ -33,6 +35,9 @@ _REASONS = {
     503: b"Service Unavailable", 504: b"Gateway Timeout",
 }  # fmt: skip
 
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+"""Ids that the upstream may give to a request whose answer then becomes an error of ours."""
 
 _ASK_AGAIN = 10.0
 """Seconds between two looks at whether a waiting device is still there."""
@@ -269,7 +274,7 @@ class Exchange:
 
     async def refuse(self, error: GatewayError) -> None:
         """Answer with an error of the gateway's own, in the shape of the Mender services."""
-        if not self.request_id:
+        if not _REQUEST_ID.fullmatch(self.request_id):
             self.request_id = new_request_id()
         self.fault = str(error)
         if error.close:
@@ -284,9 +289,8 @@ class Exchange:
         length = getattr(error, "length", None)
         if length is not None:
             fields.append((b"Content-Range", b"bytes */%d" % length))
-        text = str(error).replace("\\", "\\\\").replace('"', '\\"')
-        text = "".join(c if c >= " " else f"\\u{ord(c):04x}" for c in text)
-        body = f'{{"error":"{text}","request_id":"{self.request_id}"}}'.encode()
+        text = quoted(error.public)
+        body = f'{{"error":{text},"request_id":"{self.request_id}"}}'.encode()
         await self.respond(error.status, fields, body)
 
 
