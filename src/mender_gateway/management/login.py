@@ -110,9 +110,9 @@ class Login:
                 token = await self._log_in(origin)
             elif not _TOKEN.fullmatch(token):
                 raise self._pause("Features.mTLS.MenderToken is no token", _WITHOUT_PASSWORD)
-        except Unavailable as error:
-            text, self._paused_until = str(error), self._loop.time() + _BREATH
-            self._why = lambda: Unavailable(text)
+        except Unavailable:
+            self._paused_until = self._loop.time() + _BREATH
+            self._why = lambda: Unavailable("the server did not answer a login just now")
             raise
         self._token, self._fresh = token, True
         self._until = self._loop.time() + _lifetime(token) - _EARLY
