@@ -247,13 +247,16 @@ def test_equal_requests_at_the_same_time_are_authorised_once(newest: Fleet) -> N
     assert len(newest.upstream.requests_to(f"PUT {DEVICES}/*/status")) == 1
 
 
-@pytest.mark.parametrize("generation", ["4.1", "2023"])
+@pytest.mark.parametrize(
+    ("generation", "count"),
+    [("4.1", 200), ("2023", 100), pytest.param("4.1", 1000, marks=pytest.mark.full)],
+)
 def test_many_devices_at_once_are_all_accepted_with_bounded_work_upstream(
-    generation: str, tmp_path: Path
+    generation: str, count: int, tmp_path: Path
 ) -> None:
     with running_fleet(tmp_path, generation) as fleet:  # type: ignore[arg-type]
         key = shared_key("p256")
-        certificates = [issue(f"device {number}", fleet.root) for number in range(200)]
+        certificates = [issue(f"device {number}", fleet.root) for number in range(count)]
         devices = [
             Device({"mac": f"{number:04x}"}, certificate, key)
             for number, certificate in enumerate(certificates)
@@ -268,11 +271,11 @@ def test_many_devices_at_once_are_all_accepted_with_bounded_work_upstream(
                 (open_now.discard if each.done else open_now.add)(each.sequence)
             most = max(most, len(open_now))
 
-        with ThreadPoolExecutor(200) as pool:
+        with ThreadPoolExecutor(count) as pool:
             running = [pool.submit(fleet.authenticate, device) for device in devices]
             while not all(each.done() for each in running):
                 watch()
-            assert [each.result() for each in running] == [200] * 200
+            assert [each.result() for each in running] == [200] * count
         assert 0 < most <= 8
         assert len(fleet.upstream.requests_to(LOGIN)) == 1
         assert {fleet.status(device) for device in devices} == {"accepted"}
