@@ -194,6 +194,7 @@ class Observer:
             ("misses", "Artifact requests that started a fill.", figures.misses),
             ("joins", "Artifact requests that joined a running fill.", figures.joins),
             ("evictions", "Objects evicted.", figures.evictions),
+            ("fill_bytes", "Bytes received from storage by fills.", figures.origin_bytes),
         ):
             yield CounterMetricFamily(f"mender_gateway_cache_{name}", text, value=value)
         for name, text, value in (
