@@ -63,15 +63,17 @@ class Places:
         self.idle: dict[Stream, None] = {}
         """Connections between two requests, the longest idle one first."""
 
-    def make_room(self) -> bool:
-        """Whether there is a place; cuts the longest idle connection if there was none."""
-        if self.taken < self.limit:
-            return True
-        for stream in self.idle:
-            del self.idle[stream]
-            stream.cut()
-            return True
-        return False
+    def has_room(self) -> bool:
+        """Whether there is a place, or somebody who could give up one."""
+        return self.taken < self.limit or bool(self.idle)
+
+    def make_room(self) -> None:
+        """For one that came: cut the longest idle connection if every place is taken."""
+        if self.taken >= self.limit:
+            for stream in self.idle:
+                del self.idle[stream]
+                stream.cut()
+                return
 
 
 class Listener:
@@ -99,7 +101,7 @@ class Listener:
 
     def _on_acceptable(self) -> None:
         for _ in range(_ACCEPT_BATCH):
-            if not self._places.make_room():
+            if not self._places.has_room():
                 self._pause()
                 return
             try:
@@ -111,6 +113,7 @@ class Listener:
                     self._pause()
                     return
                 continue  # the peer is gone already
+            self._places.make_room()
             self._begin(sock, address[0])
 
     def _begin(self, sock: socket.socket, peer: str) -> None:
