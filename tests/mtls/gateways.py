@@ -18,7 +18,16 @@ ALIVE = b"GET /api/internal/v1/gateway/alive HTTP/1.1\r\nHost: gateway\r\n\r\n"
 
 
 def answer_everything(peer: Peer) -> None:
-    for _ in requests(peer):
+    """A tunnel, where one is asked for, gives back what goes in."""
+    for head, _ in requests(peer):
+        if b"upgrade: websocket" in head.lower():
+            peer.send(
+                b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"
+                b"Connection: Upgrade\r\n\r\n"
+            )
+            while data := peer.read_some():
+                peer.send(data)
+            return
         peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
 
 

@@ -90,6 +90,31 @@ def test_a_device_that_is_blacklisted_loses_its_open_connections(tmp_path: Path)
         within(EFFECT, lambda: guard.ask(lost) == 200)
 
 
+def test_an_open_websocket_ends_with_its_certificate_and_no_other(tmp_path: Path) -> None:
+    root = authority("Root")
+    lost, kept = issue("lost", root), issue("kept", root)
+    blacklist = tmp_path / "blacklist"
+    blacklist.touch()
+    with guarded(tmp_path, [root], BlacklistPath=str(blacklist)) as guard:
+        tunnels = [guard.connect(lost), guard.connect(kept)]
+        for tunnel in tunnels:
+            tunnel.send(
+                b"GET /api/devices/v1/deviceconnect/connect HTTP/1.1\r\nHost: gateway\r\n"
+                b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+            )
+            assert tunnel.read_head().startswith(b"HTTP/1.1 101 ")
+            tunnel.send(b"ping")
+            assert tunnel.read_exactly(4) == b"ping"
+        replace(blacklist, f"{lost.serial:x}".encode())
+        began = time.monotonic()
+        assert cut_off(tunnels[0])
+        assert time.monotonic() - began < 5
+        tunnels[1].send(b"pong")
+        assert tunnels[1].read_exactly(4) == b"pong"
+        for tunnel in tunnels:
+            tunnel.close()
+
+
 def test_a_bad_new_file_leaves_the_old_one_in_force(tmp_path: Path) -> None:
     root = authority("Root")
     revoked, device = issue("revoked", root), issue("device", root)
