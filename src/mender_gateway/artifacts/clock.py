@@ -11,6 +11,9 @@ from email.utils import parsedate_to_datetime
 _NOTICEABLE = 300.0
 """Seconds of difference that are worth a warning."""
 
+_EARLIEST, _LATEST = 1_704_067_200.0, 4_102_444_800.0
+"""The years 2024 to 2099: a server that is elsewhere does not know the time either."""
+
 
 class Clock:
     """`warn` is told, in seconds, when the local clock is noticeably off, at each change."""
@@ -34,6 +37,8 @@ class Clock:
         try:
             moment = parsedate_to_datetime(date.decode("latin-1")).timestamp()
         except (ValueError, TypeError, OverflowError):
+            return
+        if not _EARLIEST <= moment <= _LATEST:
             return
         offset = moment - time.time()
         # Below two seconds the difference is the rounding of Date and the time on the wire.

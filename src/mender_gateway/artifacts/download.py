@@ -245,7 +245,11 @@ class Downloads:
             plan = self._begin(exchange, attributes)
             if plan is not None:
                 guarded = self._must_guard(attributes, plan)
-                if plan.start < source.offset or (guarded and source.offset):
+                # A range that is counted from the end is known only now.
+                elsewhere = plan.start < source.offset or plan.start > max(start, source.offset)
+                if guarded:
+                    elsewhere = source.offset > 0
+                if elsewhere:
                     await source.aclose()
                     source = download = await self._storage.open(url, 0 if guarded else plan.start)
                     _check_same(attributes, source.attributes)

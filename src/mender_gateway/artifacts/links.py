@@ -48,19 +48,27 @@ def classify(
     """
     try:
         origin = parse_storage_url(url)
-        path = normalise(origin.target.encode())
+        is_api = under_api(origin)
     except (errors.BadLink, errors.BadRequest) as error:
         return Foreign(str(error))
     host, port = origin.host, origin.port
-    raw_path = origin.target.partition("?")[0].encode()
-    under_api = path[:5].lower() in (b"/api", b"/api/") or reads_as(raw_path, (b"api",))
-    if not under_api and whitelist.allows(host, port):
+    if not is_api and whitelist.allows(host, port):
         return Storage(origin)
     if (host, port) in own_hosts:
         return Own(origin.target)
     if port in _DEFAULT_PORTS and any((host, other) in own_hosts for other in _DEFAULT_PORTS):
         return Own(origin.target)
-    if under_api:
+    if is_api:
         return Foreign("an API of a server that is not the upstream")
     entry = f"[{host}]" if ":" in host else host
     return Foreign("its host is not on DomainWhitelist", entry)
+
+
+def under_api(origin: Origin) -> bool:
+    """Whether the path is, or some server could take it for, one of a server's APIs.
+
+    Raises errors.BadRequest for a path that cannot be read.
+    """
+    target = origin.target.encode()
+    path = normalise(target)
+    return path[:5].lower() in (b"/api", b"/api/") or reads_as(target.partition(b"?")[0], (b"api",))

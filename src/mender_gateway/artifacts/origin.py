@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from mender_gateway.artifacts.identity import Origin as Link
 from mender_gateway.artifacts.identity import parse_storage_url, signed_at
+from mender_gateway.artifacts.links import under_api
 from mender_gateway.artifacts.ranges import parse_content_range, unsatisfied_total
 from mender_gateway.artifacts.rate import RateLimit
 from mender_gateway.artifacts.verify import digest_of_etag
@@ -23,6 +24,7 @@ from mender_gateway.config.settings import Endpoint, Limits
 from mender_gateway.errors import (
     BadGateway,
     BadLink,
+    BadRequest,
     Forbidden,
     GatewayTimeout,
     NotFound,
@@ -160,10 +162,7 @@ class Storage:
             location = answer.index.get(b"location", b"").decode("latin-1")
             if location.startswith("/") and not location.startswith("//"):
                 location = f"{link.scheme}://{link.authority}{location}"
-            try:
-                link = self.allowed(location)
-            except (BadLink, Forbidden) as error:
-                raise Refused("storage redirects to where we may not go", str(error)) from error
+            link = self._redirected(link, location)
         else:
             raise Refused(f"storage redirects more than {_REDIRECTS} times")
         try:
@@ -190,6 +189,22 @@ class Storage:
             self._received,
             self._rate,
         )
+
+    def _redirected(self, link: Link, location: str) -> Link:
+        """Where storage sends us; raises Refused.
+
+        Neither to an API (the server's own host may be whitelisted, and its internal APIs are open
+        to us), nor out of TLS: somebody on the way could answer then, for all devices.
+        """
+        try:
+            there = self.allowed(location)
+            if under_api(there):
+                raise Forbidden("an API is no storage", location)
+        except (BadLink, BadRequest, Forbidden) as error:
+            raise Refused("storage redirects to where we may not go", str(error)) from error
+        if link.scheme == "https" and there.scheme != "https":
+            raise Refused("storage redirects from https to http", there.host)
+        return there
 
     def plain_md5(self, etag: str) -> bool:
         """Whether an answer seen said that this ETag is the MD5 of the object's content."""
@@ -221,10 +236,10 @@ class Storage:
                 if client.authorization:
                     lines.append(b"Proxy-Authorization: %b\r\n" % client.authorization)
                 lines.append(b"\r\n")
-                await client.send(b"".join(lines), self._limits.write_stall)
+                complete = await client.send(b"".join(lines), self._limits.write_stall)
                 answer = await client.answer(b"GET", self._limits.download_first_byte)
-                while answer.status < 200:
-                    answer = await client.answer(b"GET", self._limits.download_first_byte)
+                if not complete:
+                    answer.keep_alive = False
                 return client, answer
             except (NoAnswer, OSError) as error:
                 self._pool.discard(client, abort=True)
