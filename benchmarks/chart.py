@@ -1,4 +1,4 @@
-"""The results as one SVG, drawn by hand: bars of ours and of each peer with one worker.
+"""The results as one SVG, drawn by hand in two columns: ours and each peer with one worker.
 
 Bars of one group share a scale, so that the longest is full; whether long is good stands beside the
 unit. Colours and letters follow the reader's light or dark theme.
@@ -11,13 +11,14 @@ from html import escape
 from benchmarks.figures import NOT_FINISHED, Figure, Result, Series
 from benchmarks.table import number
 
-_WIDTH = 760
-_LABEL = 150
+_WIDTH = 480
+"""Of a column."""
+_LABEL = 110
 _BAR = 16
 _STEP = 20
 _HEAD = 26
 _GAP = 16
-_ROOM = 120
+_ROOM = 110
 """Kept free right of the longest bar, for its figure."""
 
 _STYLE = """\
@@ -36,24 +37,35 @@ class _Row:
 
 def draw(results: Sequence[Result]) -> str:
     """The whole drawing; cases without figures are left out."""
-    parts: list[str] = []
-    top = _GAP
-    for result in results:
-        for figure in result.figures:
-            text, height = _group(figure, top)
-            parts.append(text)
-            top += height + _GAP
+    columns: tuple[list[str], list[str]] = ([], [])
+    tops = [_GAP, _GAP]
+    figures = [figure for result in results for figure in result.figures]
+    half = (sum(_height(figure) for figure in figures) + 1) // 2
+    for figure in figures:
+        side = 0 if tops[0] < half else 1
+        columns[side].append(_group(figure, tops[side]))
+        tops[side] += _height(figure)
+    width, height = 2 * _WIDTH, max(tops)
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{top}" '
-        f'viewBox="0 0 {_WIDTH} {top}" role="img" aria-label="Benchmark results">\n'
-        f"<style>{_STYLE}</style>\n{''.join(parts)}</svg>\n"
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
+        f'viewBox="0 0 {width} {height}" role="img" aria-label="Benchmark results">\n'
+        f"<style>{_STYLE}</style>\n<g>{''.join(columns[0])}</g>\n"
+        f'<g transform="translate({_WIDTH})">{"".join(columns[1])}</g>\n</svg>\n'
     )
 
 
-def _group(figure: Figure, top: int) -> tuple[str, int]:
-    """One figure's bars from `top` on, and their height."""
+def _rows(figure: Figure) -> list[_Row]:
     shown = [series for series in figure.peers if " x" not in series.name]
-    rows = [_Row(figure.ours, True), *(_Row(series, False) for series in shown)]
+    return [_Row(figure.ours, True), *(_Row(series, False) for series in shown)]
+
+
+def _height(figure: Figure) -> int:
+    return _HEAD + _STEP * len(_rows(figure)) + _GAP
+
+
+def _group(figure: Figure, top: int) -> str:
+    """One figure's bars from `top` on."""
+    rows = _rows(figure)
     longest = max((row.series.median or 0.0 for row in rows), default=0.0)
     good = "more is better" if figure.better == "higher" else "less is better"
     parts = [
@@ -64,7 +76,7 @@ def _group(figure: Figure, top: int) -> tuple[str, int]:
     for row in rows:
         parts.append(_bar(row, at, longest))
         at += _STEP
-    return "".join(parts), at - top
+    return "".join(parts)
 
 
 def _bar(row: _Row, at: int, longest: float) -> str:

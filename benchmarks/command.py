@@ -43,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 1
     commit = machine.commit()
+    ground = machine.describe(versions)
     began = time.monotonic()
     results = [_run(case, scale) for case in cases]
     table.show(results, commit)
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if output is None and not options.case and not scale.quick:
         output = RESULTS
     if output is not None:
-        _write(output, results, scale, versions, commit)
+        _write(output, results, scale, ground, commit)
     if options.json:
         found = [result.as_json(commit) for result in results]
         print(json.dumps(found[0] if len(found) == 1 else found))
@@ -106,13 +107,13 @@ def _run(case: Case, scale: Scale) -> Result:
 
 
 def _write(
-    folder: Path, results: list[Result], scale: Scale, versions: dict[str, str], commit: str
+    folder: Path, results: list[Result], scale: Scale, ground: dict[str, str | float], commit: str
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     document = {
         "commit": commit,
         "time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "machine": machine.describe(versions),
+        "machine": ground,
         "rounds": scale.rounds,
         "seconds": scale.seconds,
         "cases": [result.as_json(commit) for result in results],

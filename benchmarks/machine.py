@@ -19,12 +19,13 @@ def commit() -> str:
     return f"{head}-dirty" if lines else head
 
 
-def describe(versions: dict[str, str]) -> dict[str, str | int]:
-    """The machine and the versions of what ran on it."""
+def describe(versions: dict[str, str]) -> dict[str, str | float]:
+    """The machine, how busy it is at this moment, and the versions of what runs on it."""
     return {
         "processor": _processor(),
         "processors": os.cpu_count() or 1,
         "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30),
+        "load_before": round(os.getloadavg()[0], 1),
         "kernel": platform.release(),
         "python": platform.python_version(),
         "openssl": ssl.OPENSSL_VERSION,

@@ -124,7 +124,7 @@ def test_the_chart_is_one_wellformed_drawing_with_a_bar_for_each_server() -> Non
     text = chart.draw([_result(), Result("none"), Result("start", (slower,))])
     drawing = ElementTree.fromstring(text)
     space = "{http://www.w3.org/2000/svg}"
-    bars = drawing.findall(f"{space}rect")
+    bars = drawing.findall(f".//{space}rect")
     assert [bar.get("class") for bar in bars] == ["ours", "peer", "peer", "ours"]
     assert "did not finish" in text
     assert "less is better" in text
