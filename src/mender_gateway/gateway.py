@@ -29,6 +29,7 @@ from mender_gateway.errors import ConfigError
 from mender_gateway.health import Health
 from mender_gateway.http.client import Pool
 from mender_gateway.http.client import Server as Upstream
+from mender_gateway.http.exchange import Budget
 from mender_gateway.http.message import Answer
 from mender_gateway.http.server import Reports, Server, type_of_handler
 from mender_gateway.net.bulk import Bulk
@@ -95,6 +96,7 @@ class Gateway:
         self._loop = loop
         self._deadlines = Deadlines(loop)
         self._places = Places(config.limits.connections)
+        self._bodies = Budget(16 * config.limits.json_bytes)
         self._metrics = Metrics()
         self._observer = Observer(log, self._metrics)
         self._clock = Clock(
@@ -251,6 +253,7 @@ class Gateway:
             limits=self._config.limits,
             bulk=self._bulk,
             places=self._places,
+            budget=self._bodies,
             reports=Reports(
                 self._observer.answered,
                 self._observer.aborted,

@@ -13,7 +13,7 @@ import pytest
 from tests.support.ports import fixed_port
 
 DOCS = Path(__file__).parents[2] / "docs"
-TEXT = (DOCS / "mtls-guide.md").read_text()
+TEXT = (DOCS / "mtls.md").read_text()
 ENTERS = re.compile(r"^enter (\S+)  # (\d{3})$", re.MULTILINE)
 
 EXPECT = """
@@ -66,7 +66,7 @@ def test_every_reason_is_explained() -> None:
     assert unexplained == {"resumed-session", "other"}
 
 
-@pytest.mark.parametrize("name", ["mtls-guide.md", "security-model.md"])
+@pytest.mark.parametrize("name", ["mtls.md", "security-model.md"])
 def test_links_to_other_pages_lead_somewhere(name: str) -> None:
     for target in re.findall(r"\]\(([^)#]+\.md)", (DOCS / name).read_text()):
         assert (DOCS / target).is_file(), target

@@ -16,7 +16,7 @@ from json.encoder import encode_basestring_ascii as quoted
 from typing import TYPE_CHECKING, TypeVar
 from uuid import UUID
 
-from mender_gateway.errors import BadRequest, GatewayError, RequestTimeout
+from mender_gateway.errors import BadRequest, GatewayError, Overloaded, RequestTimeout
 from mender_gateway.http.chunked import LAST_CHUNK, MalformedChunk, frame
 from mender_gateway.http.message import Request, type_of_fields
 from mender_gateway.http.wire import Wire
@@ -42,6 +42,8 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _ASK_AGAIN = 10.0
 """Seconds between two looks at whether a waiting device is still there."""
 
+_FREE = 64 * 1024
+
 T = TypeVar("T")
 
 
@@ -49,12 +51,21 @@ class WrongLength(RuntimeError):
     """An answer's body is longer or shorter than its head said."""
 
 
+class Budget:
+    """What all requests together may keep of their bodies, in bytes. Not thread-safe."""
+
+    def __init__(self, most: int) -> None:
+        self.left = most
+
+
 class Exchange:
     """The request with its body to read, and the answer to be made: `start`, `write`…, `end`."""
 
     __slots__ = (
+        "_budget",
         "_chunked",
         "_head",
+        "_kept",
         "_left",
         "_timeout",
         "began",
@@ -76,7 +87,13 @@ class Exchange:
     )
 
     def __init__(
-        self, request: Request, wire: Wire, scheme: str, bulk: Bulk, timeout: float
+        self,
+        request: Request,
+        wire: Wire,
+        scheme: str,
+        bulk: Bulk,
+        timeout: float,
+        budget: Budget,
     ) -> None:
         self.request = request
         self.wire = wire
@@ -100,6 +117,8 @@ class Exchange:
         self.upgraded = False
         self.keep_alive = request.keep_alive
         self._timeout = timeout
+        self._budget = budget
+        self._kept = 0
         self._head = b""
         self._left: int | None = 0
         self._chunked = False
@@ -137,6 +156,25 @@ class Exchange:
             self.request.expects = False
             if not self.wire.buffer:
                 await self.stream.send(b"HTTP/1.1 100 Continue\r\n\r\n", timeout)
+
+    def keep(self, size: int) -> None:
+        """Account for `size` bytes of the body that are kept until the end of the exchange.
+
+        Raises Overloaded when all requests together keep too much; the first `_FREE` bytes of each
+        are not counted, so that usual bodies pass whatever others send.
+        """
+        before = max(0, self._kept - _FREE)
+        self._kept += size
+        more = max(0, self._kept - _FREE) - before
+        if more > self._budget.left:
+            self._kept -= size
+            raise Overloaded("too many large requests at a time")
+        self._budget.left -= more
+
+    def release(self) -> None:
+        """Nothing of the body is kept any more."""
+        self._budget.left += max(0, self._kept - _FREE)
+        self._kept = 0
 
     # --- the answer ----------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ import httptools
 
 from mender_gateway.config.settings import Limits
 from mender_gateway.errors import BadRequest, GatewayError, HeadTooLarge, RequestTimeout
-from mender_gateway.http.exchange import Exchange
+from mender_gateway.http.exchange import Budget, Exchange
 from mender_gateway.http.message import Request
 from mender_gateway.http.parser import HeadChecker, parse_request
 from mender_gateway.http.wire import Ended, Idle, MalformedChunk, Wire
@@ -60,9 +60,11 @@ class Server:
         places: Places,
         reports: Reports,
         loop: asyncio.AbstractEventLoop,
+        budget: Budget,
         gate: "Gate | None" = None,
     ) -> None:
         """`gate`: connections arrive plain and must pass it (mutual TLS)."""
+        self._budget = budget
         self._gate = gate
         self._handler = handler
         self._scheme = scheme
@@ -130,7 +132,9 @@ class Server:
                 fault = RequestTimeout()
             finally:
                 idle.pop(stream, None)
-            exchange = Exchange(request, wire, self._scheme, self._bulk, limits.write_stall)
+            exchange = Exchange(
+                request, wire, self._scheme, self._bulk, limits.write_stall, self._budget
+            )
             if fault is not None:
                 await self._end_with(exchange, fault)
                 return
@@ -180,6 +184,7 @@ class Server:
                 exchange.stream.abort()
                 return False
         finally:
+            exchange.release()
             self._reports.answered(exchange)
         if not exchange.wire.body_done and not (
             exchange.keep_alive and await self._drain(exchange)

@@ -271,14 +271,12 @@ class Forwarder:
 
         Raises BadGateway for one larger than `Limits.json_bytes`, and for broken ones.
         """
-        pieces: list[bytes] = []
-        total = 0
+        body = bytearray()
         try:
             while piece := await client.read_body(self.limits.body_progress):
-                total += len(piece)
-                if total > self.limits.json_bytes:
+                if len(body) + len(piece) > self.limits.json_bytes:
                     raise BadGateway("upstream answer is too large to be rewritten")
-                pieces.append(piece)
+                body += piece
         except TimeoutError as error:
             self.pool.discard(client, abort=True)
             raise GatewayTimeout("upstream stopped inside an answer") from error
@@ -292,21 +290,20 @@ class Forwarder:
             self.pool.give_back(client)
         else:
             self.pool.discard(client)
-        return b"".join(pieces)
+        return bytes(body)
 
 
 async def read_whole_body(exchange: Exchange, limits: Limits) -> bytes:
-    """A request's whole body; raises BodyTooLarge beyond `Limits.json_bytes`."""
+    """A request's whole body; raises BodyTooLarge beyond `Limits.json_bytes`, Overloaded."""
     if exchange.request.framing > limits.json_bytes:
         raise BodyTooLarge
-    pieces: list[bytes] = []
-    total = 0
+    body = bytearray()  # no list: a piece may be one byte
     while piece := await exchange.read_body(limits.body_progress):
-        total += len(piece)
-        if total > limits.json_bytes:
+        if len(body) + len(piece) > limits.json_bytes:
             raise BodyTooLarge
-        pieces.append(piece)
-    return b"".join(pieces)
+        exchange.keep(len(piece))
+        body += piece
+    return bytes(body)
 
 
 class _Kept:
