@@ -96,6 +96,8 @@ class Cache:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=_CLOSING)
+        if self._context.endings:
+            await asyncio.wait(self._context.endings, timeout=_CLOSING)
         for demand, _ in self._demands.values():
             demand.fail(Bypass("closed", "the cache is closing"))
         await self._table.close()

@@ -51,8 +51,8 @@ class Context:
     settings: CacheSettings
     report: Callable[[Event], None]
     enter: Enter
-    release_idle: Callable[[], Awaitable[bool]]
-    """Lets unused entries go, so that they may be evicted; whether there were any."""
+    release_idle: Callable[[], Awaitable[None]]
+    """Lets unused entries go, so that they may be evicted."""
     trouble: Callable[[str], None]
     healed: Callable[[], None]
     luck: Callable[[], float]
@@ -60,6 +60,8 @@ class Context:
     tally: Tally = field(default_factory=Tally)
     reserving: asyncio.Lock = field(default_factory=asyncio.Lock)
     """At most one of our threads waits for the directory lock."""
+    endings: set[asyncio.Task[None]] = field(default_factory=set)
+    """Fills that are over and still give back what threads may be using."""
 
     def tell(self, kind: Kind, object_id: str, text: str) -> None:
         self.report(Event(kind, text, object_id))

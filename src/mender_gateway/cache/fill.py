@@ -92,8 +92,10 @@ class Fill:
             raise
         finally:
             living.cancel()
-            self._context.tally.fills -= 1
-            await asyncio.shield(asyncio.ensure_future(self._give_back()))
+            ending = asyncio.get_running_loop().create_task(self._give_back())
+            self._context.endings.add(ending)
+            ending.add_done_callback(self._context.endings.discard)
+            await asyncio.shield(ending)
 
     def _refused(self, error: OriginRefused | NoRoom | LockBusy) -> None:
         match error:
@@ -135,6 +137,7 @@ class Fill:
         if self._writer is not None:
             await self._writer.idle()
         await self._quietly(self._partial.leave)
+        self._context.tally.fills -= 1
 
     async def _live(self) -> None:
         """Shows followers that this filler lives while no bytes come."""
@@ -281,8 +284,7 @@ class Fill:
             try:
                 await reserved()
             except NoRoom:
-                if not await context.release_idle():
-                    raise
+                await context.release_idle()
                 await reserved()
         self._attributes = attributes
         self._received = 0

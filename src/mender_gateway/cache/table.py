@@ -68,14 +68,13 @@ class Table:
             self._retire(min(idle, key=lambda entry: entry.idle_since))
         return bool(idle)
 
-    async def release_idle(self) -> bool:
-        """Lets all unused entries go and waits until their locks are gone; whether any were."""
+    async def release_idle(self) -> None:
+        """Lets all unused entries go and waits until their locks are gone."""
         for entry in [entry for entry in self._entries.values() if entry.idle]:
             self._retire(entry)
         closing = set(self._closing)
         if closing:
             await asyncio.wait(closing, timeout=self._settings.lock_patience)
-        return bool(closing)
 
     async def close(self) -> None:
         """Closes what nobody reads; the rest closes when it is released."""
