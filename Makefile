@@ -5,13 +5,14 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 ARGS   ?=
 
-.PHONY: help setup demo test test-full bench bench-quick lint format clean
+.PHONY: help setup demo test test-full bench bench-quick soak lint format clean
 help:
 	@echo "make demo        a server, a slow uplink, a gateway and ten devices on this machine"
 	@echo "make test        the test suite (ARGS=... goes to pytest)"
 	@echo "make test-full   the slow cases with the real mender-client"
 	@echo "make bench       side by side with nginx, Caddy and Varnish (ARGS='--case NAME --json')"
 	@echo "make bench-quick its main cases in a minute"
+	@echo "make soak        devices against faults for ten minutes, and a verdict"
 	@echo "make lint        ruff, mypy, import rules"
 	@echo "make format      let ruff format the code"
 
@@ -36,6 +37,10 @@ bench: $(READY)
 
 bench-quick: $(READY)
 	@$(BIN)/python -m benchmarks --quick-set $(ARGS)
+
+# 100 devices, faults every second, a disk smaller than what they ask for; SECONDS=600 by default
+soak: $(READY)
+	$(BIN)/python -m tests.soak --seconds $(or $(SECONDS),600) $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

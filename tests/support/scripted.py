@@ -191,19 +191,24 @@ class ScriptedServer:
             thread.start()
 
     def _run(self, sock: socket.socket) -> None:
-        plain = sock
         try:
             sock.settimeout(TIMEOUT)
             if self.context is not None:
-                sock = self.context.wrap_socket(sock, server_side=True)
+                self._sockets.discard(sock)
+                sock = self.context.wrap_socket(
+                    sock, server_side=True, do_handshake_on_connect=False
+                )
+                self._sockets.add(sock)
             with sock:
+                if isinstance(sock, ssl.SSLSocket):
+                    sock.do_handshake()
                 self.script(Peer(sock))
         except (OSError, EOFError):
             pass
         except BaseException as error:
             self.failures.append(error)
         finally:
-            self._sockets.discard(plain)
+            self._sockets.discard(sock)
 
     def close(self) -> None:
         self.closing = True
@@ -212,7 +217,7 @@ class ScriptedServer:
         self._accepting.join(TIMEOUT)
         for sock in list(self._sockets):
             try:
-                sock.shutdown(socket.SHUT_RDWR)
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)  # under TLS, too, by another thread
             except OSError:
                 pass
         for thread in self._threads:
