@@ -154,7 +154,9 @@ def test_an_interrupt_during_the_start_ends_with_status_0(
     tmp_path: Path, pki: ServerPki, number: int, after: float
 ) -> None:
     config = plain("http://127.0.0.1:9", with_https(pki), METRICS)
-    gateway = start_gateway(tmp_path, config, wait=False)
+    # Measuring coverage catches SIGTERM long before `main` does.
+    unmeasured = {"COVERAGE_PROCESS_START": "", "COVERAGE_PROCESS_CONFIG": ""}
+    gateway = start_gateway(tmp_path, config, environment=unmeasured, wait=False)
     executing = Path(f"/proc/{gateway.process.pid}/cmdline")
     eventually(lambda: b"mender_gateway" in executing.read_bytes())
     ready = time.monotonic() + after
