@@ -186,6 +186,7 @@ class Observer:
             max_size=cache.max_size,
             min_free_space=cache.min_free_space,
             give_up=config.limits.download_first_byte,
+            open_patience=config.limits.download_first_byte,
         )
 
     def cache_metrics(self, figures: Figures) -> Iterator[Metric]:

@@ -150,7 +150,8 @@ class Router:
                 | ("inventory", (b"PUT" | b"PATCH"))
             ):
                 manner = _REPEATABLE
-            case "configuration", _:
+            case ("configuration", _) | ("other", b"GET"):
+                # Servers exist that route their store on their own host.
                 manner = _DOWNLOAD
         await self.forwarder.forward(exchange, manner)
 

@@ -175,6 +175,51 @@ def test_what_cannot_be_passed_on_is_a_clear_502_and_heals(
     assert (status, body) == (200, CONTENT)
 
 
+@pytest.mark.parametrize("status", [500, 503, 429])
+def test_passing_troubles_of_storage_never_become_a_status(
+    site: Site, name: str, status: int
+) -> None:
+    """Newer clients give a deployment up for a status, and try again for a broken connection."""
+    path = site.link(site.storage.link(name))
+    rule = site.storage.script(f"GET /*/{name}", answer(status))
+    try:
+        assert site.get(path)[2] == CONTENT  # the cache asked again by itself
+    except (ConnectionError, IncompleteRead):
+        site.gateway.wait_for_log(f"status=502 .*storage answered {status}")
+    assert rule.used == 1
+    answered, _, body = site.get(path, "bytes=7-2048")
+    assert (answered, body) == (206, CONTENT[7:2049])
+
+
+def test_a_bounded_range_costs_the_uplink_no_more(tmp_path: Path) -> None:
+    with running_site(tmp_path, cache=False) as site:
+        site.storage.put("a", CONTENT)
+        path = site.link(site.storage.link("a"))
+        for start in range(0, 20480, 2048):
+            status, _, body = site.get(path, f"bytes={start}-{start + 2047}")
+            assert (status, body) == (206, CONTENT[start : start + 2048])
+        assert site.storage.usage("a").bytes == 20480
+        connections = {request.connection for request in site.storage.requests}
+        assert len(connections) == 1
+
+
+def test_a_stored_object_that_cannot_be_read_is_fetched_anew(cached: Site) -> None:
+    cached.storage.put("a", CONTENT)
+    path = cached.link(cached.storage.link("a"))
+    assert cached.get(path)[2] == CONTENT
+    wait_for_commit(cached)
+    [data] = (cached.folder / "cache" / "v1" / "objects").glob("*/data")
+    os.truncate(data, 1_000_000)
+    try:
+        cached.get(path)
+    except (ConnectionError, IncompleteRead):
+        pass
+    else:
+        raise AssertionError("a truncated file was served as whole")
+    assert cached.get(path, "bytes=1000000-")[2] == CONTENT[1_000_000:]
+    assert cached.get(path)[2] == CONTENT
+
+
 def test_a_missing_artifact_is_404(site: Site) -> None:
     path = site.link(site.storage.link("never-stored"))
     assert site.get(path)[0] == 404

@@ -37,6 +37,10 @@ def post(body: bytes, *fields: str) -> bytes:
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 
+PATIENCE = 120.0
+"""Seconds: a thousand devices at once wait for their turn, as would real ones."""
+
+
 @dataclass
 class Device:
     """`key` signs auth requests; by default it is the certificate's."""
@@ -88,6 +92,7 @@ class Fleet:
         """Status, head and body of the answer to one request."""
         peer = self.connect(device)
         with peer.sock:
+            peer.sock.settimeout(PATIENCE)
             peer.send(request)
             return peer.answer()
 

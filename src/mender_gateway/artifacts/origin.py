@@ -139,9 +139,17 @@ class Storage:
         return link
 
     async def open(
-        self, url: str, start: int = 0, end: int | None = None, validator: str | None = None
+        self,
+        url: str,
+        start: int = 0,
+        end: int | None = None,
+        validator: str | None = None,
+        *,
+        resumes: bool = False,
     ) -> Download:
         """Begin to fetch bytes `start` to `end` (exclusive; None: all the rest).
+
+        `resumes`: the caller goes on by itself after a break, so that a shorter silence is one.
 
         Storage that ignores the range, or whose object no longer has `validator`, gives a download
         from 0. Raises BadGateway, GatewayTimeout, NotFound, Forbidden, RangeNotSatisfiable (its
@@ -175,9 +183,10 @@ class Storage:
             self._digests[etag] = None
             while len(self._digests) > _KNOWN_DIGESTS:
                 del self._digests[next(iter(self._digests))]
-        # Without a validator a break could not be resumed: wait as long as we can.
+        # Where a break could not be resumed, wait as long as we can.
         limits = self._limits
-        silence = limits.body_progress if attributes.validator else limits.download_first_byte
+        resumes = resumes and attributes.validator is not None
+        silence = limits.body_progress if resumes else limits.download_first_byte
         return Download(
             attributes,
             offset,
@@ -323,7 +332,7 @@ class CachedOrigin:
         if kept is None or kept.decode("latin-1") != url:
             await self._cache.remember(self._object_id, url.encode())
         try:
-            return await self._storage.open(url, offset, None, validator)
+            return await self._storage.open(url, offset, None, validator, resumes=True)
         except (Refused, Forbidden, BadLink, NotFound) as error:
             if offset:
                 raise

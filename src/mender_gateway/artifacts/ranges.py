@@ -107,6 +107,16 @@ def resumption(fields: type_of_fields) -> tuple[int | None, bool]:
     return start, True
 
 
+def last_wanted(fields: type_of_fields) -> int | None:
+    """The end, exclusive, of the one range that a request asks for, where it names one."""
+    found = [content for name, content in fields if name.lower() == b"range"]
+    match = _RANGE.fullmatch(found[0]) if len(found) == 1 else None
+    if match is None or not all(match.groups()):
+        return None
+    first, last = map(_number, match.groups())
+    return last + 1 if first <= last else None
+
+
 def content_range(start: int, end: int, total: int) -> bytes:
     """The value of Content-Range for the bytes from `start` up to, not including, `end`."""
     return b"bytes %d-%d/%d" % (start, end - 1, total)

@@ -12,10 +12,9 @@ import os
 from collections.abc import Callable
 
 from mender_gateway.artifacts.description import decode
-from mender_gateway.artifacts.origin import Download
+from mender_gateway.artifacts.origin import Download, Refused
 from mender_gateway.artifacts.verify import ContentVerifier, Verification
 from mender_gateway.cache.errors import VerificationFailed
-from mender_gateway.errors import BadGateway
 
 _PIECE = 64 * 1024
 _REMEMBERED = 4096
@@ -40,10 +39,10 @@ class Trust:
         return self._verification.strict
 
     def refused(self, object_id: str) -> None:
-        """Raises BadGateway while the object is not to be fetched, having been rejected twice."""
+        """Raises Refused while the object is not to be fetched, having been rejected twice."""
         reason = self._verification.rejections.standing(object_id)
         if reason is not None:
-            raise BadGateway(f"the artifact is not fetched again for a while: {reason}")
+            raise Refused(f"the artifact is not fetched again for a while: {reason}")
 
     async def of_stored(self, object_id: str, fd: int) -> bool:
         """Whether a finished object, open as `fd`, may be served; looks at the disk only once."""
@@ -92,7 +91,7 @@ class Guarded:
         self._held = b""
 
     async def read(self) -> bytes:
-        """The next bytes, empty at the end; raises BadGateway when they are refused."""
+        """The next bytes, empty at the end; raises Refused when they are refused."""
         loop = asyncio.get_running_loop()
         try:
             while self._left:
@@ -111,7 +110,7 @@ class Guarded:
             return held
         except VerificationFailed as error:
             self._failed(str(error))
-            raise BadGateway(f"the artifact is refused: {error}") from error
+            raise Refused(f"the artifact is refused: {error}") from error
 
     async def aclose(self) -> None:
         await self._source.aclose()

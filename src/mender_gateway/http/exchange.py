@@ -20,7 +20,7 @@ from mender_gateway.errors import BadRequest, GatewayError, Overloaded, RequestT
 from mender_gateway.http.chunked import LAST_CHUNK, MalformedChunk, frame
 from mender_gateway.http.message import Request, type_of_fields
 from mender_gateway.http.wire import Wire
-from mender_gateway.net.bulk import Bulk
+from mender_gateway.net.bulk import Bulk, read_now
 from mender_gateway.net.stream import Stream
 
 if TYPE_CHECKING:
@@ -38,6 +38,9 @@ _REASONS = {
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 """Ids that the upstream may give to a request whose answer then becomes an error of ours."""
+
+_SMALL = 64 * 1024
+"""Bytes of a file range that are sent without leaving the event loop."""
 
 _ASK_AGAIN = 10.0
 """Seconds between two looks at whether a waiting device is still there."""
@@ -244,10 +247,19 @@ class Exchange:
         self.sent += size
 
     async def write_file(self, fd: int, start: int, end: int) -> None:
-        """Send bytes `start` to `end` of a file; the head must announce a length."""
+        """Send bytes `start` to `end` of a file; the head must announce a length.
+
+        Small ranges that are in memory leave from here, with the head, the others through the
+        sender threads: a hop to a thread costs more than a few small sends.
+        """
         size = end - start
         if self._left is None or size > self._left:
             raise WrongLength("file range does not fit the announced length")
+        if size <= _SMALL:
+            data = read_now(fd, start, size)
+            if data is not None:
+                await self.write(data)
+                return
         self.started = True
         if self._head:
             head, self._head = self._head, b""

@@ -160,3 +160,16 @@ class Bulk:
             job.repeat = 0
             job.position += sent
         return False
+
+
+def read_now(fd: int, start: int, size: int) -> bytes | None:
+    """Bytes of a file without waiting for a disk; None where that is not possible.
+
+    They must be in the page cache, and the file system must know the flag (tmpfs does not).
+    """
+    buffer = bytearray(size)
+    try:
+        got = os.preadv(fd, [buffer], start, os.RWF_NOWAIT)
+    except OSError:
+        return None
+    return bytes(buffer) if got == size else None
