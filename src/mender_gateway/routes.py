@@ -150,8 +150,7 @@ class Router:
                 | ("inventory", (b"PUT" | b"PATCH"))
             ):
                 manner = _REPEATABLE
-            case ("configuration", _) | ("other", b"GET"):
-                # Servers exist that route their store on their own host.
+            case "configuration", _:
                 manner = _DOWNLOAD
         await self.forwarder.forward(exchange, manner)
 

@@ -173,13 +173,14 @@ class Downloads:
                 raise Bypass("disk", str(error)) from error
         raise Bypass("busy", "the object is replaced by unsigned ones")
 
-    @staticmethod
-    def _retry(exchange: Exchange, broken: FillBroken) -> bool:
+    def _retry(self, exchange: Exchange, broken: FillBroken) -> bool:
         if exchange.started:
             raise ConnectionAbortedError(f"fill broke off: {broken}") from broken
         if broken.changed:
             return False
-        raise BadGateway("artifact cannot be fetched", str(broken)) from broken
+        # Where artifacts must be signed, one that is not is the likely cause, and that is final.
+        kind = Refused if self._trust.needed else BadGateway
+        raise kind("artifact cannot be fetched", str(broken)) from broken
 
     def _begin(self, exchange: Exchange, attributes: Attributes) -> _Plan | None:
         """Make the answer's head; None when it has no body."""
