@@ -26,6 +26,14 @@ expect() {
     done
     echo "expected: $1 $2"
 }
+grep() {  # a line of the log may be a moment behind the answer
+    tries=0
+    until command grep "$@"; do
+        tries=$((tries + 1))
+        if [ $tries -gt 60 ]; then echo "not found: $*" >&2; return 1; fi
+        sleep 0.2
+    done
+}
 """
 
 
