@@ -71,21 +71,6 @@ class Stream(Waits):
             except ssl.SSLEOFError as error:
                 raise Truncated("TLS connection ended without close_notify") from error
 
-    async def receive_into(self, buffer: memoryview, timeout: float) -> int:
-        """Like `receive`, into `buffer`; 0 at the peer's end."""
-        while True:
-            await self.wait_readable(timeout)
-            self.readable = False
-            try:
-                return self.sock.recv_into(buffer)
-            except (ssl.SSLWantReadError, BlockingIOError, InterruptedError):
-                continue
-            except ssl.SSLWantWriteError:
-                await self.wait_writable(timeout)
-                self.readable = True
-            except ssl.SSLEOFError as error:
-                raise Truncated("TLS connection ended without close_notify") from error
-
     def ended(self) -> bool:
         """Whether an idle connection is of no more use: ended, broken, or with unasked-for bytes.
 
