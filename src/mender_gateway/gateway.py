@@ -33,9 +33,9 @@ from mender_gateway.http.exchange import Budget
 from mender_gateway.http.message import Answer
 from mender_gateway.http.server import Reports, Server, type_of_handler
 from mender_gateway.net.bulk import Bulk
-from mender_gateway.net.deadlines import Deadlines
 from mender_gateway.net.listener import Listener, Places, bind
 from mender_gateway.net.outbound import Connector, OutboundProxy
+from mender_gateway.net.poller import Poller
 from mender_gateway.net.tls import client_context, storage_context
 from mender_gateway.net.watch import FileWatch
 from mender_gateway.observe.log import Log
@@ -94,7 +94,7 @@ class Gateway:
         self._config = config
         self._log = log
         self._loop = loop
-        self._deadlines = Deadlines(loop)
+        self._poller = Poller(loop)
         self._places = Places(config.limits.connections)
         self._bodies = Budget(16 * config.limits.json_bytes)
         self._metrics = Metrics()
@@ -175,7 +175,7 @@ class Gateway:
                 made.append(OutboundProxy.parse(url) if url else None)
             except ValueError as error:
                 raise ConfigError(f"{key}: {error}") from error
-        return Connector(self._loop, self._deadlines, made[0], made[1], proxies.no_proxy)
+        return Connector(self._poller, made[0], made[1], proxies.no_proxy)
 
     def _make_forwarder(self) -> Forwarder:
         config = self._config
@@ -265,8 +265,7 @@ class Gateway:
         )
         listener = Listener(
             sock,
-            self._loop,
-            self._deadlines,
+            self._poller,
             self._places,
             server.serve,
             entrance.context if isinstance(entrance, PlainTls) else None,
@@ -342,6 +341,7 @@ class Gateway:
             await self._delivery.close()
         self._pool.close()
         await self._loop.run_in_executor(None, self._bulk.close)
+        self._poller.close()
 
 
 def _raise_descriptor_limit(connections: int) -> None:

@@ -7,6 +7,7 @@ and normalised path mean different routes, somebody tries to be two things at on
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from json.encoder import encode_basestring_ascii as quoted
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,12 @@ from mender_gateway.artifacts.signing import LINK_PREFIX
 from mender_gateway.devices.handler import Inventory
 from mender_gateway.errors import BadRequest, Forbidden, MethodNotAllowed, NotFound
 from mender_gateway.http.exchange import Exchange
-from mender_gateway.http.target import normalise, reads_as_internal, tolerant_readings
+from mender_gateway.http.target import (
+    normalise,
+    reads_as_internal,
+    refuse_unsound,
+    tolerant_readings,
+)
 from mender_gateway.proxy.forward import PLAIN, Forwarder, Manner
 from mender_gateway.proxy.tunnel import Tunnels, opens_tunnel
 
@@ -54,8 +60,21 @@ _NEXT_METHODS = {
     b"/api/devices/v2/deployments/device/deployments/next": (b"POST",),
 }
 
+_REMEMBERED = 256
+"""Bytes of the longest path whose route is remembered."""
+
 _REPEATABLE = Manner(repeatable=True)
 _DOWNLOAD = Manner(download=True)
+_MANNERS = {
+    ("status", b"PUT"): _REPEATABLE,
+    ("log", b"PUT"): _REPEATABLE,
+    ("next", b"POST"): _REPEATABLE,
+    ("auth", b"POST"): _REPEATABLE,
+    ("inventory", b"PUT"): _REPEATABLE,
+    ("inventory", b"PATCH"): _REPEATABLE,
+    ("configuration", b"GET"): _DOWNLOAD,
+    ("configuration", b"HEAD"): _DOWNLOAD,
+}
 
 
 def route_of(path: bytes) -> str:
@@ -75,6 +94,23 @@ def route_of(path: bytes) -> str:
     return "other"
 
 
+@lru_cache(maxsize=2048)
+def placed(raw: bytes) -> tuple[str, bytes]:
+    """The route that a raw path belongs to, and the path as the gateway reads it.
+
+    Raises BadRequest when somebody tries to be two things at once. Devices ask for the same few
+    paths again and again: what was decided is remembered.
+    """
+    path = normalise(raw)
+    name = route_of(path)
+    if raw != path and route_of(raw) != name:
+        raise BadRequest("the path means different things raw and normalised")
+    for reading in tolerant_readings(raw):
+        if reading != path and (other := route_of(reading)) != name and other in _OURS:
+            raise BadRequest("the path may mean different things here and at the server")
+    return name, path
+
+
 type_of_health = Callable[[], Awaitable[tuple[str, str] | None]]
 """What is wrong, for everybody and in detail for the log, or None."""
 
@@ -92,35 +128,36 @@ class Router:
     inventory: Inventory | None = None
     provisioning: "Provisioning | None" = None
 
-    async def handle(self, exchange: Exchange) -> None:
+    def handle(self, exchange: Exchange) -> Awaitable[None]:
+        """What will answer the exchange; raises BadRequest and its like at once."""
         request = exchange.request
-        path = normalise(request.target)
-        name = exchange.route = route_of(path)
+        refuse_unsound(request.target)
         raw = request.target.partition(b"?")[0]
-        if raw != path and route_of(raw) != name:
-            raise BadRequest("the path means different things raw and normalised")
-        for reading in tolerant_readings(raw):
-            if reading != path and (other := route_of(reading)) != name and other in _OURS:
-                raise BadRequest("the path may mean different things here and at the server")
-        if request.method == b"CONNECT":
+        name, path = placed(raw) if len(raw) <= _REMEMBERED else placed.__wrapped__(raw)
+        exchange.route = name
+        method = request.method
+        if method == b"CONNECT":
             raise MethodNotAllowed
         match name:
+            case "devices" | "other" | "management" | "log":
+                pass
             case "alive" | "health" | "internal":
-                await self._internal(exchange, name)
+                return self._internal(exchange, name)
             case "artifact":
                 if self.downloads is None:
                     raise NotFound("ArtifactsProxy is not enabled")
-                await self.downloads.download(exchange)
-            case "next" if self.deployments and request.method in _NEXT_METHODS[path]:
-                await self.deployments.next(exchange)
-            case "auth" if self.provisioning and request.method == b"POST":
-                await self.provisioning.authenticate(exchange)
-            case "status" if self.reports and request.method == b"PUT":
-                await self.reports.status(exchange, path)
-            case "inventory" if self.inventory and request.method in (b"PUT", b"PATCH"):
-                await self.inventory.report(exchange)
-            case _:
-                await self._forward(exchange, name)
+                return self.downloads.download(exchange)
+            case "next" if self.deployments and method in _NEXT_METHODS[path]:
+                return self.deployments.next(exchange)
+            case "auth" if self.provisioning and method == b"POST":
+                return self.provisioning.authenticate(exchange)
+            case "status" if self.reports and method == b"PUT":
+                return self.reports.status(exchange, path)
+            case "inventory" if self.inventory and method in (b"PUT", b"PATCH"):
+                return self.inventory.report(exchange)
+        if request.upgrade and opens_tunnel(request):
+            return self.tunnels.tunnel(exchange)
+        return self.forwarder.forward(exchange, _MANNERS.get((name, method), PLAIN))
 
     async def handle_probe(self, exchange: Exchange) -> None:
         """For the plain listener beside mutual TLS: alive and health, all else is refused."""
@@ -135,24 +172,6 @@ class Router:
         if name not in ("alive", "health"):
             raise NotFound("there is nothing here but /metrics and the probes")
         await self._internal(exchange, name)
-
-    async def _forward(self, exchange: Exchange, name: str) -> None:
-        request = exchange.request
-        if request.upgrade and opens_tunnel(request):
-            await self.tunnels.tunnel(exchange)
-            return
-        manner = PLAIN
-        match name, request.method:
-            case (
-                (("status" | "log"), b"PUT")
-                | ("next", b"POST")
-                | ("auth", b"POST")
-                | ("inventory", (b"PUT" | b"PATCH"))
-            ):
-                manner = _REPEATABLE
-            case "configuration", _:
-                manner = _DOWNLOAD
-        await self.forwarder.forward(exchange, manner)
 
     async def _internal(self, exchange: Exchange, name: str) -> None:
         if name == "internal":

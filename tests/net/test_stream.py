@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 import uvloop
 
-from mender_gateway.net.deadlines import Deadlines
+from mender_gateway.net.poller import Poller
 from mender_gateway.net.stream import Stream
 
 LOOPS = [
@@ -40,7 +40,7 @@ def run(request: pytest.FixtureRequest) -> Run:
         async def main() -> None:
             loop = asyncio.get_running_loop()
             sock, other = tcp_pair()
-            stream = Stream(sock, loop, Deadlines(loop), "127.0.0.1")
+            stream = Stream(sock, Poller(loop), "127.0.0.1")
             try:
                 async with asyncio.timeout(20):
                     await body(stream, other)
@@ -52,6 +52,12 @@ def run(request: pytest.FixtureRequest) -> Run:
             runner.run(main())
 
     return call
+
+
+async def told(stream: Stream) -> None:
+    """Until the stream knows, without anybody waiting, that there is something to read."""
+    while not stream.readable:
+        await asyncio.sleep(0.01)
 
 
 def reset(sock: socket.socket) -> None:
@@ -155,7 +161,7 @@ def test_a_wait_for_two_ends_with_whichever_has_something(run: Run) -> None:
     async def body(stream: Stream, other: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         ours, theirs = tcp_pair()
-        second = Stream(ours, loop, Deadlines(loop))
+        second = Stream(ours, Poller(loop))
         try:
             loop.call_later(0.05, theirs.send, b"2")
             await stream.wait_readable(5.0, also=second)
@@ -191,13 +197,13 @@ def test_an_idle_connection_that_is_heeded_hears_of_its_end(run: Run) -> None:
     async def unwatched(stream: Stream, other: socket.socket) -> None:
         other.sendall(b"!")
         await stream.wait_readable(5.0)
-        while stream._watching:  # nobody waits: the first event ends the watch
-            await asyncio.sleep(0.01)
+        assert stream.try_receive() == b"!"
+        other.sendall(b"!")
+        await told(stream)  # nobody waits: the first event ends the watch
         assert stream.try_receive() == b"!"
         stream.heed()
         other.close()
-        while not stream.readable:
-            await asyncio.sleep(0.01)
+        await told(stream)
         assert stream.ended()
 
     async def broken(stream: Stream, other: socket.socket) -> None:
@@ -205,7 +211,7 @@ def test_an_idle_connection_that_is_heeded_hears_of_its_end(run: Run) -> None:
         reset(other)
         assert await stream.receive(5.0) == b"!"
         stream.heed()
-        assert stream.readable
+        await told(stream)
         assert stream.ended()
 
     run(unwatched)

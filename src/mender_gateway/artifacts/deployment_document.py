@@ -3,7 +3,8 @@
 Only ``artifact.source.uri`` and ``artifact.source.expire`` change. Servers of all ages and editions
 send this document, with members that nobody here knows; so the text is cut and never re-encoded.
 Readers differ on repeated members and on the case of names. Therefore every ``uri`` that some
-reader could take for the link is rewritten, and if one of several cannot be, none is.
+reader could take for the link is rewritten, and if one of several cannot be, none is. Documents in
+which each name stands once, nearly all, are read by msgspec and not walked.
 """
 
 import time
@@ -16,6 +17,24 @@ from mender_gateway import jsontext
 from mender_gateway.jsontext import Value
 
 _NAMES = frozenset({"uri", "expire"})
+
+
+class _Source(msgspec.Struct, gc=False):
+    uri: msgspec.Raw
+    expire: msgspec.Raw = msgspec.Raw()
+
+
+class _Artifact(msgspec.Struct, gc=False):
+    source: _Source
+
+
+class _Instructions(msgspec.Struct, gc=False):
+    artifact: _Artifact
+
+
+_instructions = msgspec.json.Decoder(_Instructions)
+_string = msgspec.json.Decoder(str)
+_ONCE = (b'"artifact"', b'"source"', b'"uri"')
 
 
 class Rewritten(msgspec.Struct, frozen=True, gc=False):
@@ -40,7 +59,7 @@ def rewrite(body: bytes, decide: Callable[[str], Rewritten | None]) -> Document:
     """
     try:
         text = body.decode()
-        links, ends = _find(text)
+        links, ends = _find_at_once(body, text) or _find(text)
     except ValueError as error:
         return Document(body, f"not deployment instructions: {error}")
     rewritten = [decide(link.value) for link in links]
@@ -78,6 +97,39 @@ def deployment_of(body: bytes) -> str | None:
 def rfc3339(moment: float) -> str:
     """Unix time as RFC 3339 in UTC, whole seconds."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(moment))
+
+
+def _find_at_once(body: bytes, text: str) -> tuple[list[Value], list[Value]] | None:
+    """The same as `_find` for a document in which no reader can see another link; None otherwise.
+
+    So it is when each name stands once in any case, without another beside it that escapes or
+    letters beyond ASCII could disguise. Offsets are then the same in bytes and characters.
+    """
+    folded = body.lower()
+    if not body.isascii() or not all(folded.count(name) == 1 == body.count(name) for name in _ONCE):
+        return None
+    try:
+        source = _instructions.decode(body).artifact.source
+        links = [_member(body, b"uri", bytes(source.uri))]
+        ends = [_member(body, b"expire", bytes(source.expire))] if source.expire else []
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        return None
+    escapes = sum(text.count("\\u", found.start, found.end) for found in (*links, *ends))
+    if text.count("\\u") != escapes or folded.count(b'"expire"') != len(ends):
+        return None
+    return links, ends
+
+
+def _member(body: bytes, name: bytes, raw: bytes) -> Value:
+    """The string member `name`, which stands once in `body`, with the text `raw`.
+
+    Raises ValueError (msgspec's errors are ones) for what is no string or stands elsewhere.
+    """
+    after = body.index(b'"%b"' % name) + len(name) + 2
+    start = body.index(raw, after)
+    if body[after:start].strip(b" \t\r\n") != b":":
+        raise ValueError("the member is not where its name is")
+    return Value(name.decode(), _string.decode(raw), start, start + len(raw))
 
 
 def _find(text: str) -> tuple[list[Value], list[Value]]:

@@ -80,7 +80,7 @@ class Deployments:
         match classify(url, self._whitelist, self._own_hosts):
             case Storage(origin):
                 identity = object_id(origin)
-                self._seen.note(identity, url)
+                self._seen.note(identity, url, origin)
                 objects.append(identity)
                 expires = int(self._clock.now() + self._link_lifetime)
                 return Rewritten(self._base + self._signer.sign(url, expires, identity), expires)

@@ -51,11 +51,13 @@ class Seen:
         self._bound = bound
         self._links: dict[str, tuple[float, str]] = {}
 
-    def note(self, object_id: str, url: str) -> bool:
-        """Take in a link; whether it is now the newest."""
-        when = signed_at(parse_storage_url(url)) or 0.0
+    def note(self, object_id: str, url: str, origin: Link | None = None) -> bool:
+        """Take in a link, read as `origin` where it was read already; whether it is the newest."""
         known = self._links.get(object_id)
-        if known is not None and (known[1] == url or known[0] > when):
+        if known is not None and known[1] == url:
+            return False
+        when = signed_at(origin or parse_storage_url(url)) or 0.0
+        if known is not None and known[0] > when:
             return False
         self._links.pop(object_id, None)
         self._links[object_id] = (when, url)

@@ -54,6 +54,9 @@ _WORDS = (
 _WINDOW = -12  # raw deflate; 4 KiB hold the words and a usual link, and cost little to set up
 _MEMORY = 5
 
+_DEFLATE = zlib.compressobj(9, zlib.DEFLATED, _WINDOW, _MEMORY, zdict=_WORDS)
+"""Only ever copied: taking the words in costs more than a link."""
+
 _DIGEST, _UUID = b"\x01", b"\x02"  # stand for packed bytes; no URL holds control bytes
 _PACKABLE = re.compile(
     rb"([=/])(?:([0-9a-f]{64})|"
@@ -131,7 +134,7 @@ def _pack(url: bytes) -> bytes:
         packed.append(binascii.unhexlify(digest or b"".join(uuid)))
         return before + (_DIGEST if digest else _UUID)
 
-    deflate = zlib.compressobj(9, zlib.DEFLATED, _WINDOW, _MEMORY, zdict=_WORDS)
+    deflate = _DEFLATE.copy()
     parts = [deflate.compress(_PACKABLE.sub(take, url)), deflate.flush(), *packed]
     return urlsafe_b64encode(b"".join(parts)).rstrip(b"=")
 

@@ -18,7 +18,7 @@ from uuid import UUID
 
 from mender_gateway.errors import BadRequest, GatewayError, Overloaded, RequestTimeout
 from mender_gateway.http.chunked import LAST_CHUNK, MalformedChunk, frame
-from mender_gateway.http.message import Request, type_of_fields
+from mender_gateway.http.message import Request, joined, type_of_fields
 from mender_gateway.http.wire import Wire
 from mender_gateway.net.bulk import Bulk, read_now
 from mender_gateway.net.stream import Stream
@@ -201,31 +201,28 @@ class Exchange:
             self._timeout = timeout
         if reason is None:
             reason = _REASONS.get(status, b"")
-        parts = [b"HTTP/1.1 %d %b\r\n" % (status, reason)]
-        for name, value in fields:
-            parts += (name, b": ", value, b"\r\n")
+        head = joined(b"HTTP/1.1 %d %b" % (status, reason), fields)
         if status == 204 or status == 304 or request.method == b"HEAD":
             if length is not None and status != 204:
-                parts.append(b"Content-Length: %d\r\n" % length)
+                head += b"Content-Length: %d\r\n" % length
             self._left = 0
         elif length is not None:
-            parts.append(b"Content-Length: %d\r\n" % length)
+            head += b"Content-Length: %d\r\n" % length
             self._left = length
         else:
             self._left = None
             if request.version == 11:
                 self._chunked = True
-                parts.append(b"Transfer-Encoding: chunked\r\n")
+                head += b"Transfer-Encoding: chunked\r\n"
             else:
                 self.keep_alive = False
         if not self.wire.body_done and request.expects:
             self.keep_alive = False  # the body may or may not come (RFC 9110 10.1.1)
         if not self.keep_alive:
-            parts.append(b"Connection: close\r\n")
+            head += b"Connection: close\r\n"
         elif request.version == 10:
-            parts.append(b"Connection: keep-alive\r\n")
-        parts.append(b"\r\n")
-        self._head = b"".join(parts)
+            head += b"Connection: keep-alive\r\n"
+        self._head = head + b"\r\n"
 
     async def write(self, data: bytes) -> None:
         """Send body bytes after the head; raises WrongLength, TimeoutError or OSError."""
@@ -296,17 +293,19 @@ class Exchange:
         fields: type_of_fields | None = None,
         body: bytes = b"",
         reason: bytes | None = None,
+        timeout: float | None = None,
     ) -> None:
-        """A whole answer at once."""
-        self.start(status, fields or [], len(body), reason)
-        if body and self._left:
-            self._left = 0
-            data, self._head = self._head + body, b""
-            self.started = self.ended = True
-            await self.stream.send(data, self._timeout)
-            self.sent += len(body)
-        else:
-            await self.end()
+        """A whole answer at once; without its body where the rule has none (HEAD, 204, 304)."""
+        self.start(status, fields or [], len(body), reason, timeout)
+        if not self._left:
+            body = b""
+        data, self._head = self._head + body, b""
+        self._left = 0
+        self.started = self.ended = True
+        sent = self.stream.try_send(data)
+        if sent < len(data):
+            await self.stream.send(memoryview(data)[sent:], self._timeout)
+        self.sent += len(body)
 
     async def patiently(self, work: Awaitable[T]) -> T:
         """The result of `work`, which may take long; asks now and then whether the device still is

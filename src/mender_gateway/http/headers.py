@@ -2,8 +2,9 @@
 
 Fields are a list of (name, value) pairs in wire order, names with the case of the wire, values
 without surrounding blanks. Everything here is pure and runs once or twice per request, so every
-decision is one lookup in a frozenset. Names are folded before the lookup: upper to lower case and
-``_`` to ``-``, because CGI-like servers read ``X_Forwarded_For`` as ``X-Forwarded-For``.
+decision is one lookup by name, remembered for the names that are in use. Names are folded before
+they are judged: upper to lower case and ``_`` to ``-``, because CGI-like servers read
+``X_Forwarded_For`` as ``X-Forwarded-For``.
 
 A field named in Connection is dropped (RFC 9110 7.6.1), except those of `END_TO_END`: the same
 section forbids naming fields meant for all recipients, and obeying ``Connection: authorization``
@@ -12,9 +13,10 @@ Length and coding of the body are never copied: whoever sends makes the framing 
 """
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 from mender_gateway import errors
-from mender_gateway.http.message import type_of_fields
+from mender_gateway.http.message import type_of_field, type_of_fields
 
 PSEUDONYM = b"mender-gateway"
 """The gateway's name in Via (RFC 9110 7.6.3)."""
@@ -59,8 +61,30 @@ _NEVER_ONWARD = frozenset(
 )
 
 _REQUEST_DROP = _HOP_BY_HOP | _FRAMING | _NEVER_ONWARD
-_REQUEST_DROP_CODED = _REQUEST_DROP | {b"accept-encoding"}
 _RESPONSE_DROP = _HOP_BY_HOP | _FRAMING
+
+_PLAIN = (
+    b"Authorization",
+    b"Content-Type",
+    b"User-Agent",
+    b"Accept",
+    b"X-MEN-Signature",
+    b"X-Men-Signature",
+    b"X-MEN-RequestID",
+    b"X-Men-Requestid",
+    b"Date",
+    b"Server",
+    b"Vary",
+    b"ETag",
+    b"Last-Modified",
+    b"Range",
+)
+_USUAL = frozenset({*_PLAIN, *(name.lower() for name in _PLAIN)})
+"""Names, as they are usually written, of fields that cross the gateway as they are. Only a shorter
+way: for all others it is decided once and remembered."""
+
+_KEEP, _DROP, _OPTIONS, _ORIGIN, _VIA, _CODING = range(6)
+"""What is to be done with a field: what else than `_KEEP` needs a closer look."""
 
 END_TO_END = frozenset(
     {
@@ -148,49 +172,84 @@ def request_fields(
     request one for a tunnel. The result has no length and no transfer coding.
     Raises errors.BadGateway when the request has come through too many gateways (a loop).
     """
-    drop = _REQUEST_DROP_CODED if identity_coding else _REQUEST_DROP
     out: type_of_fields = [(b"Host", host)]
     keep = out.append
     options: list[bytes] = []
     passed_by = 0
-    forwarded_fields: type_of_fields = []
+    said: type_of_fields = []
     for field in fields:
-        name = field[0].translate(_FOLD)
-        if name in drop:
-            if name == b"connection":
-                options.append(field[1])
-            elif name == b"forwarded":
-                forwarded_fields.append((name, field[1]))
-        elif name.startswith(b"x-forwarded-"):
-            forwarded_fields.append((name, field[1]))
-        else:
-            if name == b"via":
-                passed_by += field[1].count(PSEUDONYM)
+        if field[0] in _USUAL:
+            keep(field)
+            continue
+        treatment = _of_request(field[0])
+        if treatment == _KEEP:
+            keep(field)
+        elif treatment == _OPTIONS:
+            options.append(field[1])
+        elif treatment == _ORIGIN:
+            said.append((field[0].translate(_FOLD), field[1]))
+        elif treatment == _VIA:
+            passed_by += field[1].count(PSEUDONYM)
+            keep(field)
+        elif treatment == _CODING and not identity_coding:
             keep(field)
     if passed_by >= VIA_HOPS:
         raise errors.BadGateway("the upstream URL leads back to this gateway")
     if options:
         _drop_named(out, options)
-    via = b"1.1 mender-gateway" if version == "1.1" else b"%b mender-gateway" % version.encode()
-    forwarded = _forwarded(forwarded_for, forwarded_host, proto)
-    if forwarded_fields and peer_trusted:
-        before = [text for name, text in forwarded_fields if name == b"x-forwarded-for"]
-        forwarded_for = b", ".join([*before, forwarded_for])
-        proto = value(forwarded_fields, b"x-forwarded-proto") or proto
-        before = [text for name, text in forwarded_fields if name == b"forwarded"]
-        forwarded = b", ".join([*before, forwarded])
-    out += (
-        (b"X-Forwarded-For", forwarded_for),
-        (b"X-Forwarded-Proto", proto),
-        (b"X-Forwarded-Host", forwarded_host),
-        (b"Forwarded", forwarded),
-        (b"Via", via),
-    )
+    own = _our_own(forwarded_for, forwarded_host, proto, version)
+    out += _after(said, own) if said and peer_trusted else own
     if identity_coding:
         keep((b"Accept-Encoding", b"identity"))
     if upgrade:
         keep((b"Connection", b"Upgrade"))
         keep((b"Upgrade", upgrade))
+    return out
+
+
+@lru_cache(maxsize=1024)
+def _of_request(name: bytes) -> int:
+    folded = name.translate(_FOLD)
+    if folded == b"connection":
+        return _OPTIONS
+    if folded == b"forwarded" or folded.startswith(b"x-forwarded-"):
+        return _ORIGIN
+    if folded in _REQUEST_DROP:
+        return _DROP
+    return {b"via": _VIA, b"accept-encoding": _CODING}.get(folded, _KEEP)
+
+
+@lru_cache(maxsize=1024)
+def _of_response(name: bytes) -> int:
+    folded = name.translate(_FOLD)
+    if folded == b"connection":
+        return _OPTIONS
+    return _DROP if folded in _RESPONSE_DROP else _KEEP
+
+
+@lru_cache(maxsize=1024)
+def _our_own(address: bytes, host: bytes, proto: bytes, version: str) -> tuple[type_of_field, ...]:
+    """What the gateway says of a device's request: the same for all requests of a device."""
+    return (
+        (b"X-Forwarded-For", address),
+        (b"X-Forwarded-Proto", proto),
+        (b"X-Forwarded-Host", host),
+        (b"Forwarded", _forwarded(address, host, proto)),
+        (b"Via", b"%b mender-gateway" % version.encode()),
+    )
+
+
+def _after(said: type_of_fields, own: Iterable[type_of_field]) -> type_of_fields:
+    """Our `own` words with what a trusted peer `said` before them (names folded)."""
+    out: type_of_fields = []
+    for name, text in own:
+        before = [told for field, told in said if field == name.lower()]
+        if name == b"X-Forwarded-Proto":
+            out.append((name, before[0] if before and before[0] else text))
+        elif name in (b"X-Forwarded-For", b"Forwarded"):
+            out.append((name, b", ".join([*before, text])))
+        else:
+            out.append((name, text))
     return out
 
 
@@ -200,15 +259,17 @@ def response_fields(fields: type_of_fields, *, upgrade: bytes = b"") -> type_of_
     Via is not added: a gateway need not (RFC 9110 7.6.3), and devices pay for every byte. A
     non-empty `upgrade` belongs to a 101 answer. The result has no length and no transfer coding.
     """
-    drop = _RESPONSE_DROP
     out: type_of_fields = []
     keep = out.append
     options: list[bytes] = []
     for field in fields:
-        name = field[0].translate(_FOLD)
-        if name not in drop:
+        if field[0] in _USUAL:
             keep(field)
-        elif name == b"connection":
+            continue
+        treatment = _of_response(field[0])
+        if treatment == _KEEP:
+            keep(field)
+        elif treatment == _OPTIONS:
             options.append(field[1])
     if options:
         _drop_named(out, options)

@@ -1,8 +1,10 @@
 """Heads of HTTP/1.1 messages as values, and how a body is framed."""
 
-from dataclasses import dataclass
+import msgspec
 
-type_of_fields = list[tuple[bytes, bytes]]
+type_of_field = tuple[bytes, bytes]
+
+type_of_fields = list[type_of_field]
 """Header fields in wire order, names with their case, values without surrounding blanks."""
 
 CHUNKED = -1
@@ -10,8 +12,7 @@ UNTIL_CLOSE = -2
 """`framing` of a message: one of these, or the body's length in bytes (0: no body)."""
 
 
-@dataclass(slots=True)
-class Request:
+class Request(msgspec.Struct):
     """A request's head (RFC 9112 3); `version` is 10 or 11."""
 
     method: bytes
@@ -28,8 +29,7 @@ class Request:
     """Whether the client waits for 100 (Continue) before it sends the body."""
 
 
-@dataclass(slots=True)
-class Answer:
+class Answer(msgspec.Struct):
     """A response's head (RFC 9112 4)."""
 
     status: int
@@ -39,3 +39,8 @@ class Answer:
     index: dict[bytes, bytes]
     framing: int
     keep_alive: bool
+
+
+def joined(start: bytes, fields: type_of_fields) -> bytes:
+    """A head from its start line on, without the empty line that ends it."""
+    return b"\r\n".join((start, *map(b": ".join, fields), b""))

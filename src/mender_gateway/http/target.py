@@ -41,8 +41,7 @@ def normalise(target: bytes) -> bytes:
     is not in origin form or holds control bytes, spaces, bytes from 0x80 up, or a fragment, or
     whose path is longer than `LONGEST_PATH`.
     """
-    if target.translate(None, _PLAIN):
-        raise errors.BadRequest("the request target holds bytes that a URL cannot hold")
+    refuse_unsound(target)
     if not target.startswith(b"/"):
         raise errors.BadRequest("the request target is not a path")
     path = target.partition(b"?")[0]
@@ -51,6 +50,14 @@ def normalise(target: bytes) -> bytes:
     if b"%" not in path and b"//" not in path and b"/." not in path:
         return path
     return _resolved(_decoded(path, _UNRESERVED_ESCAPES))
+
+
+def refuse_unsound(target: bytes) -> None:
+    """Raises errors.BadRequest for a target with control bytes, spaces, bytes from 0x80 up, or a
+    fragment.
+    """
+    if target.translate(None, _PLAIN):
+        raise errors.BadRequest("the request target holds bytes that a URL cannot hold")
 
 
 def reads_as_internal(path: bytes) -> bool:

@@ -46,6 +46,25 @@ class Wire:
         HeadTooLarge beyond `limit` bytes, Ended in the middle.
         """
         buffer = self.buffer
+        if not buffer:
+            # Nearly always a head comes whole and alone.
+            stream = self.stream
+            if not stream.readable:
+                try:
+                    await stream.wait_readable(wait)
+                except TimeoutError:
+                    raise Idle from None
+            try:
+                data = stream.try_receive(_FIRST_READ)
+            except Truncated:
+                return None
+            buffer = data or b""
+            if data == b"":
+                return None
+            if buffer[:2] != b"\r\n" and 0 <= (end := buffer.find(b"\r\n\r\n")) <= limit - 4:
+                self.buffer = buffer[end + 4 :]
+                return buffer[: end + 4]
+            self.buffer = buffer
         if buffer[:2] == b"\r\n":
             buffer = buffer[2:]
         before = len(self.buffer) - len(buffer)
@@ -102,6 +121,20 @@ class Wire:
         self._chunked = ChunkedReader() if framing == CHUNKED else None
         self._left = framing
         self.body_done = framing == 0
+
+    def take_whole(self) -> bytes | None:
+        """The body, if its length was announced and all of it is here; None otherwise."""
+        left = self._left
+        data = self.buffer
+        if left < 0 or len(data) < left:
+            return None
+        self._left = 0
+        self.body_done = True
+        if len(data) == left:
+            self.buffer = b""
+            return data
+        self.buffer = data[left:]
+        return data[:left]
 
     async def read_body(self, timeout: float, size: int = RECEIVE) -> bytes:
         """The next bytes of the body; empty at its end. `timeout` seconds bound each silence."""

@@ -11,7 +11,7 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable
 
-from mender_gateway.net.deadlines import Deadlines
+from mender_gateway.net.poller import Poller
 from mender_gateway.net.stream import Stream
 
 _ACCEPT_BATCH = 64
@@ -82,8 +82,7 @@ class Listener:
     def __init__(
         self,
         sock: socket.socket,
-        loop: asyncio.AbstractEventLoop,
-        deadlines: Deadlines,
+        poller: Poller,
         places: Places,
         serve: Callable[[Stream], Awaitable[None]],
         context: Callable[[], ssl.SSLContext] | None = None,
@@ -91,8 +90,8 @@ class Listener:
         self.sock = sock
         self.address: tuple[str, int] = sock.getsockname()[:2]
         self.tasks: set[asyncio.Task[None]] = set()
-        self._loop = loop
-        self._deadlines = deadlines
+        self._loop = loop = poller.loop
+        self._poller = poller
         self._places = places
         self._serve = serve
         self._context = context
@@ -131,7 +130,7 @@ class Listener:
         except OSError:
             sock.close()
             return
-        stream = Stream(sock, self._loop, self._deadlines, peer.removeprefix("::ffff:"))
+        stream = Stream(sock, self._poller, peer.removeprefix("::ffff:"))
         self._places.taken += 1
         task = self._loop.create_task(self._own(stream))
         self.tasks.add(task)

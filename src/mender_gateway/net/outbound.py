@@ -17,8 +17,8 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 
-from mender_gateway.net.deadlines import Deadlines
 from mender_gateway.net.listener import keep_alive
+from mender_gateway.net.poller import Poller
 from mender_gateway.net.stream import Stream
 
 _KEEP_ADDRESSES = 30.0
@@ -118,14 +118,13 @@ class Connector:
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
-        deadlines: Deadlines,
+        poller: Poller,
         http_proxy: OutboundProxy | None = None,
         https_proxy: OutboundProxy | None = None,
         no_proxy: str = "",
     ) -> None:
-        self._loop = loop
-        self._deadlines = deadlines
+        self._loop = poller.loop
+        self._poller = poller
         self._http_proxy = http_proxy
         self._https_proxy = https_proxy
         self._no_proxy = no_proxy
@@ -211,7 +210,7 @@ class Connector:
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             keep_alive(sock)
-            stream = Stream(sock, self._loop, self._deadlines, address[0])
+            stream = Stream(sock, self._poller, address[0])
             result = sock.connect_ex(address)
             if result == errno.EINPROGRESS:
                 await stream.wait_writable(3600.0)
@@ -259,7 +258,7 @@ class Connector:
         except BaseException:
             plain.abort()
             raise
-        stream = Stream(sock, self._loop, self._deadlines, plain.peer)
+        stream = Stream(sock, self._poller, plain.peer)
         try:
             await stream.handshake(timeout)
         except BaseException:

@@ -5,13 +5,12 @@ fraction of a memory BIO between two event loop transports. A stream has one own
 loop, or a sender thread of `bulk` after `detach`.
 """
 
-import asyncio
 import socket
 import ssl
 import struct
 from typing import TYPE_CHECKING
 
-from mender_gateway.net.deadlines import Deadlines
+from mender_gateway.net.poller import Poller
 from mender_gateway.net.waits import Waits
 
 if TYPE_CHECKING:
@@ -41,11 +40,10 @@ class Stream(Waits):
     def __init__(
         self,
         sock: socket.socket,
-        loop: asyncio.AbstractEventLoop,
-        deadlines: Deadlines,
+        poller: Poller,
         peer: str = "",
     ) -> None:
-        super().__init__(sock, loop, deadlines)
+        super().__init__(sock, poller)
         self.peer = peer
         """Address of the peer, without port, for logs and X-Forwarded-For."""
         self.certificate: ClientCertificate | None = None
@@ -59,7 +57,8 @@ class Stream(Waits):
         Raises Truncated where TLS ends without close_notify.
         """
         while True:
-            await self.wait_readable(timeout)
+            if not self.readable or self.closed:
+                await self.wait_readable(timeout)
             self.readable = False
             try:
                 return self.sock.recv(size)
@@ -154,8 +153,6 @@ class Stream(Waits):
             return False
         self.closed = True
         self.detach()
-        if self._write_wait is not None:
-            self._loop.remove_writer(self.fd)
         self._fail_waits()
         return True
 

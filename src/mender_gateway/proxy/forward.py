@@ -15,7 +15,7 @@ from mender_gateway.http.chunked import LAST_CHUNK, MalformedChunk, frame
 from mender_gateway.http.client import Client, Pool, Server
 from mender_gateway.http.exchange import Exchange
 from mender_gateway.http.headers import request_fields, response_fields
-from mender_gateway.http.message import CHUNKED, Answer, type_of_fields
+from mender_gateway.http.message import CHUNKED, Answer, joined, type_of_fields
 
 _ORIGIN = frozenset({b"x-forwarded-for", b"x-forwarded-proto", b"forwarded"})
 _KEPT = 64 * 1024
@@ -85,17 +85,14 @@ class Forwarder:
             identity_coding=manner.identity,
             upgrade=upgrade,
         )
-        parts = [request.method, b" ", client.prefix, request.target, b" HTTP/1.1\r\n"]
-        for name, value in fields:
-            parts += (name, b": ", value, b"\r\n")
         if length == CHUNKED:
-            parts.append(b"Transfer-Encoding: chunked\r\n")
+            fields.append((b"Transfer-Encoding", b"chunked"))
         elif length or request.framing or b"content-length" in request.index:
-            parts.append(b"Content-Length: %d\r\n" % length)
+            fields.append((b"Content-Length", b"%d" % length))
         if client.authorization:
-            parts.append(b"Proxy-Authorization: %b\r\n" % client.authorization)
-        parts.append(b"\r\n")
-        return b"".join(parts)
+            fields.append((b"Proxy-Authorization", client.authorization))
+        start = b"%b %b%b HTTP/1.1" % (request.method, client.prefix, request.target)
+        return joined(start, fields) + b"\r\n"
 
     def origin(self, exchange: Exchange) -> type_of_fields:
         """The fields that say on whose behalf the gateway asks something of its own."""
@@ -128,6 +125,7 @@ class Forwarder:
         repeatable = manner.repeatable or request.method in (b"GET", b"HEAD")
         timeout = self.limits.download_first_byte if manner.download else self.limits.api_first_byte
         length = request.framing if body is None else len(body)
+        stall = self.limits.write_stall
         kept = _Kept(lost=not repeatable or length > _KEPT)
         client = self.pool.take(self.upstream)
         while True:
@@ -136,12 +134,10 @@ class Forwarder:
             try:
                 data = self.head(exchange, client, manner, length)
                 try:
-                    if length == 0:
-                        complete = await client.send(data, self.limits.write_stall)
-                    elif body is not None:
-                        complete = await client.send(data + body, self.limits.write_stall)
-                    else:
+                    if length and body is None:
                         complete = await self._send_body(exchange, client, data, kept)
+                    else:
+                        complete = await client.send(data + (body or b""), stall)
                 except ConnectionError as error:
                     # It may have answered before it hung up.
                     if isinstance(error, _DeviceGone) or not client.has_answer():
@@ -228,12 +224,22 @@ class Forwarder:
         self, exchange: Exchange, client: Client, answer: Answer, manner: Manner = PLAIN
     ) -> None:
         """Stream an answer to the device; the connection goes back to the pool or ends."""
-        exchange.request_id = answer.index.get(b"x-men-requestid", b"").decode("latin-1")
+        request_id = answer.index.get(b"x-men-requestid")
+        exchange.request_id = request_id.decode("latin-1") if request_id else ""
+        limits = self.limits
         length = answer.framing if answer.framing >= 0 else None
         if answer.framing == 0 and (exchange.request.method == b"HEAD" or answer.status == 304):
             declared = answer.index.get(b"content-length", b"")
             length = int(declared) if declared.isdigit() else None
-        limits = self.limits
+        elif length is not None and not manner.download:
+            body = client.take_whole()
+            if body is not None:
+                self._let_go(client, answer)
+                fields = response_fields(answer.fields)
+                await exchange.respond(
+                    answer.status, fields, body, answer.reason, limits.write_stall
+                )
+                return
         silence = limits.download_first_byte if manner.download else limits.body_progress
         stall = limits.artifact_write_stall if manner.download else limits.write_stall
         done = False
@@ -253,10 +259,17 @@ class Forwarder:
             done = True
             await exchange.end()
         finally:
-            if done and answer.keep_alive:
-                self.pool.give_back(client)
+            if done:
+                self._let_go(client, answer)
             else:
-                self.pool.discard(client, abort=not done)
+                self.pool.discard(client, abort=True)
+
+    def _let_go(self, client: Client, answer: Answer) -> None:
+        """The answer was read to its end."""
+        if answer.keep_alive:
+            self.pool.give_back(client)
+        else:
+            self.pool.discard(client)
 
     @staticmethod
     def _broken(exchange: Exchange, error: Exception) -> Exception:
@@ -286,10 +299,7 @@ class Forwarder:
         except BaseException:
             self.pool.discard(client, abort=True)
             raise
-        if answer.keep_alive:
-            self.pool.give_back(client)
-        else:
-            self.pool.discard(client)
+        self._let_go(client, answer)
         return bytes(body)
 
 

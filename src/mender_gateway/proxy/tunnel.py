@@ -13,7 +13,7 @@ from mender_gateway.errors import BadGateway, Overloaded
 from mender_gateway.http.client import NoAnswer
 from mender_gateway.http.exchange import Exchange
 from mender_gateway.http.headers import response_fields, tokens
-from mender_gateway.http.message import Request
+from mender_gateway.http.message import Request, joined
 from mender_gateway.net.stream import Stream, Truncated
 from mender_gateway.proxy.forward import PLAIN, Forwarder
 
@@ -73,17 +73,14 @@ class Tunnels:
         exchange.status = 101
         exchange.started = exchange.ended = exchange.upgraded = True
         fields = response_fields(answer.fields, upgrade=chosen)
-        parts = [b"HTTP/1.1 101 %b\r\n" % (answer.reason or b"Switching Protocols")]
-        for name, value in fields:
-            parts += (name, b": ", value, b"\r\n")
+        head = joined(b"HTTP/1.1 101 %b" % (answer.reason or b"Switching Protocols"), fields)
         pair = (exchange.stream, client.stream)
         # As many as devices may connect, and for days: they must not take requests their places.
         forwarder.pool.leave(client)
         self.open.add(pair)
         try:
-            await exchange.stream.send(
-                b"".join((*parts, b"\r\n", client.buffer)), forwarder.limits.write_stall
-            )
+            first = head + b"\r\n" + client.buffer
+            await exchange.stream.send(first, forwarder.limits.write_stall)
             if exchange.wire.buffer:
                 await client.stream.send(exchange.wire.buffer, forwarder.limits.write_stall)
             if not self._closed:
