@@ -9,6 +9,7 @@ which each name stands once, nearly all, are read by msgspec and not walked.
 
 import time
 from collections.abc import Callable
+from functools import lru_cache
 from json.encoder import encode_basestring_ascii as quoted
 
 import msgspec
@@ -32,7 +33,17 @@ class _Instructions(msgspec.Struct, gc=False):
     artifact: _Artifact
 
 
+class _Named(msgspec.Struct, gc=False):
+    id: str | None = None
+
+
+class _Names(msgspec.Struct, gc=False):
+    id: str
+    artifact: _Named
+
+
 _instructions = msgspec.json.Decoder(_Instructions)
+_names = msgspec.json.Decoder(_Names)
 _string = msgspec.json.Decoder(str)
 _ONCE = (b'"artifact"', b'"source"', b'"uri"')
 
@@ -86,6 +97,12 @@ def rewrite(body: bytes, decide: Callable[[str], Rewritten | None]) -> Document:
 def deployment_of(body: bytes) -> str | None:
     """The deployment's id; None when `body` is no instructions, or repeats it."""
     try:
+        said = _names.decode(body)
+        if body.lower().count(b'"id"') == 1 + (said.artifact.id is not None):
+            return said.id
+    except (msgspec.DecodeError, RecursionError):
+        pass
+    try:
         found = jsontext.members(body.decode(), (), frozenset({"id"}))
     except ValueError:
         return None
@@ -94,6 +111,7 @@ def deployment_of(body: bytes) -> str | None:
     return found[0].value
 
 
+@lru_cache(maxsize=64)
 def rfc3339(moment: float) -> str:
     """Unix time as RFC 3339 in UTC, whole seconds."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(moment))

@@ -11,6 +11,7 @@ import hashlib
 import re
 import socket
 from datetime import UTC, datetime
+from functools import lru_cache
 
 import msgspec
 
@@ -23,7 +24,7 @@ _VERSION = b"mender-gateway object 1"
 
 # Possessive: each part is decided once, so that hostile text costs one pass.
 _URL = re.compile(
-    r"(https?)://([A-Za-z0-9_][A-Za-z0-9._-]*+|\[[0-9A-Fa-f:.]++\])(?::([0-9]{1,5}))?([/?][!-~]*+)?",
+    r"(https?)://([A-Za-z0-9_][A-Za-z0-9._-]*+|\[[0-9A-Fa-f:.]++\])(?::([0-9]{1,5}))?(?=[/?]|\Z)",
     re.ASCII | re.IGNORECASE,
 )
 
@@ -61,10 +62,11 @@ def parse_storage_url(url: str) -> Origin:
     without controls and spaces, a host of letters, digits, dots, hyphens and underscores or an
     IPv6 address. Raises errors.BadLink saying which of it.
     """
-    match = _URL.fullmatch(url) if len(url) <= LONGEST_URL else None
-    if match is None or "#" in url:
+    match = _URL.match(url) if len(url) <= LONGEST_URL and _is_visible(url) else None
+    if match is None:
         raise errors.BadLink(f"not a usable storage link: {_fault(url)}")
-    scheme, name, digits, target = match.groups()
+    scheme, name, digits = match.groups()
+    target = url[match.end() :]
     scheme = scheme.lower()
     host = name.lower().removesuffix(".")
     if host[0] == "[":
@@ -120,6 +122,12 @@ def signed_at(origin: Origin) -> float | None:
     return stands_in
 
 
+def _is_visible(url: str) -> bool:
+    """Whether it is visible ASCII without a fragment."""
+    return url.isascii() and url.isprintable() and " " not in url and "#" not in url
+
+
+@lru_cache(maxsize=256)
 def _counts(name: str) -> bool:
     if name in _UNSIGNED_NAMES or name.startswith(_DRESSING_PREFIX):
         return False

@@ -10,6 +10,7 @@ _LONGEST_LINE = 1024
 _LONGEST_TRAILER = 16 * 1024
 
 LAST_CHUNK = b"0\r\n\r\n"
+_ENDING = b"\r\n" + LAST_CHUNK
 
 
 class MalformedChunk(ValueError):
@@ -36,8 +37,24 @@ class ChunkedReader:
         self.done = False
         self.rest = b""
 
+    def _whole(self, data: bytes) -> bytes | None:
+        """The body, if `data` is one plain chunk and the last one, as small bodies are."""
+        end = data.find(b"\r\n", 0, 10)
+        if end <= 0 or not _HEX.issuperset(data[:end]):
+            return None
+        begin = end + 2
+        end = begin + int(data[:end], 16)
+        if end == begin or data[end:] != _ENDING:
+            return None
+        self.done = True
+        return data[begin:end]
+
     def feed(self, data: bytes) -> bytes:
         """The body bytes in `data`; raises MalformedChunk."""
+        if self._state == 0 and not self._line:
+            whole = self._whole(data)
+            if whole is not None:
+                return whole
         if self._line:
             data = self._line + data
             self._line = b""

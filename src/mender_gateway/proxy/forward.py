@@ -284,7 +284,11 @@ class Forwarder:
 
         Raises BadGateway for one larger than `Limits.json_bytes`, and for broken ones.
         """
-        body = bytearray()
+        whole = client.take_whole()
+        if whole is not None and len(whole) <= self.limits.json_bytes:
+            self._let_go(client, answer)
+            return whole
+        body = bytearray(whole or b"")
         try:
             while piece := await client.read_body(self.limits.body_progress):
                 if len(body) + len(piece) > self.limits.json_bytes:
