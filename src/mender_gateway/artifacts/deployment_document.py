@@ -22,7 +22,7 @@ _NAMES = frozenset({"uri", "expire"})
 
 class _Source(msgspec.Struct, gc=False):
     uri: msgspec.Raw
-    expire: msgspec.Raw = msgspec.Raw()
+    expire: msgspec.Raw
 
 
 class _Artifact(msgspec.Struct, gc=False):
@@ -45,7 +45,7 @@ class _Names(msgspec.Struct, gc=False):
 _instructions = msgspec.json.Decoder(_Instructions)
 _names = msgspec.json.Decoder(_Names)
 _string = msgspec.json.Decoder(str)
-_ONCE = (b'"artifact"', b'"source"', b'"uri"')
+_ONCE = (b'"artifact"', b'"source"', b'"uri"', b'"expire"')
 
 
 class Rewritten(msgspec.Struct, frozen=True, gc=False):
@@ -123,27 +123,30 @@ def _find_at_once(body: bytes, text: str) -> tuple[list[Value], list[Value]] | N
     So it is when each name stands once in any case, without another beside it that escapes or
     letters beyond ASCII could disguise. Offsets are then the same in bytes and characters.
     """
-    folded = body.lower()
-    if not body.isascii() or not all(folded.count(name) == 1 == body.count(name) for name in _ONCE):
+    if not body.isascii():
         return None
+    folded = body.lower()
+    for name in _ONCE:
+        at = folded.find(name)
+        if at < 0 or body[at : at + len(name)] != name or folded.find(name, at + 1) >= 0:
+            return None
     try:
         source = _instructions.decode(body).artifact.source
-        links = [_member(body, b"uri", bytes(source.uri))]
-        ends = [_member(body, b"expire", bytes(source.expire))] if source.expire else []
+        link = _member(body, b'"uri"', bytes(source.uri))
+        end = _member(body, b'"expire"', bytes(source.expire))
     except (msgspec.DecodeError, ValueError, RecursionError):
         return None
-    escapes = sum(text.count("\\u", found.start, found.end) for found in (*links, *ends))
-    if text.count("\\u") != escapes or folded.count(b'"expire"') != len(ends):
+    if text.count("\\u") != text.count("\\u", link.start, link.end):
         return None
-    return links, ends
+    return [link], [end]
 
 
 def _member(body: bytes, name: bytes, raw: bytes) -> Value:
-    """The string member `name`, which stands once in `body`, with the text `raw`.
+    """The string member whose quoted `name` stands once in `body`, with the text `raw`.
 
     Raises ValueError (msgspec's errors are ones) for what is no string or stands elsewhere.
     """
-    after = body.index(b'"%b"' % name) + len(name) + 2
+    after = body.index(name) + len(name)
     start = body.index(raw, after)
     if body[after:start].strip(b" \t\r\n") != b":":
         raise ValueError("the member is not where its name is")

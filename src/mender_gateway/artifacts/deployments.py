@@ -18,6 +18,11 @@ from mender_gateway.http.headers import response_fields
 from mender_gateway.observe.log import Log
 from mender_gateway.proxy.forward import Forwarder, Manner
 
+_SIGNED = 256
+_SIGNED_FOR = 10.0
+"""Seconds for which a local link is given out again. Servers sign to the second: when a fleet asks
+at once, many instructions bring the same storage link."""
+
 NEXT = Manner(repeatable=True, identity=True)
 
 
@@ -52,6 +57,8 @@ class Deployments:
         self._base = base
         self._own_hosts = own_hosts
         self._link_lifetime = link_lifetime
+        self._signed: dict[str, tuple[str, Rewritten]] = {}
+        """What became of the latest storage links: (object, local link)."""
 
     async def next(self, exchange: Exchange) -> None:
         """Forward the poll; rewrite the link in a 200 answer, pass every other one unchanged."""
@@ -77,13 +84,24 @@ class Deployments:
 
     def _decide(self, url: str, objects: list[str]) -> Rewritten | None:
         """What becomes of a link; adds the object's id to `objects` when storage has it."""
+        if (signed := self._signed.get(url)) is not None:
+            identity, local = signed
+            left = (local.expire or 0.0) - self._clock.now()
+            if 0.0 <= self._link_lifetime - left < _SIGNED_FOR:
+                objects.append(identity)
+                return local
+            del self._signed[url]
         match classify(url, self._whitelist, self._own_hosts):
             case Storage(origin):
                 identity = object_id(origin)
                 self._seen.note(identity, url, origin)
                 objects.append(identity)
                 expires = int(self._clock.now() + self._link_lifetime)
-                return Rewritten(self._base + self._signer.sign(url, expires, identity), expires)
+                local = Rewritten(self._base + self._signer.sign(url, expires, identity), expires)
+                self._signed[url] = (identity, local)
+                if len(self._signed) > _SIGNED:
+                    del self._signed[next(iter(self._signed))]
+                return local
             case Own(target):
                 return Rewritten(self._base + target)
             case Foreign(reason, entry):

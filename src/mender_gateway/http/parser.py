@@ -54,7 +54,6 @@ class HeadChecker:
         seen = self._seen
         parser = self._parser
         if parser is None or not seen.complete:
-            seen = self._seen = _Seen()
             parser = self._parser = self._kind(seen)
         seen.head = seen.complete = False
         try:
