@@ -71,14 +71,13 @@ class Observer:
     def answered(self, exchange: Exchange) -> None:
         request = exchange.request
         status = exchange.status or _DEVICE_LEFT
-        method = request.method.decode("latin-1")
-        self._metrics.answered(method, status, exchange.route, exchange.sent)
+        self._metrics.answered(request.method, status, exchange.route, exchange.sent)
         if status in (502, 504) and exchange.fault:
             self._count("mender_gateway_upstream_errors")
         level = INFO if status < 400 else WARN
         if level >= self._log.level or status >= 500:
             self._log.access(
-                method,
+                request.method.decode("latin-1"),
                 request.target.decode("latin-1"),
                 status,
                 exchange.sent,

@@ -69,18 +69,16 @@ class HeadChecker:
         return None
 
 
-def _split(head: bytes) -> tuple[list[bytes], type_of_fields, dict[bytes, bytes], str | None]:
-    """Start line (split at blanks), fields, index, and what makes the head ambiguous.
+def _fields_of(lines: list[bytes]) -> tuple[type_of_fields, dict[bytes, bytes], str | None]:
+    """Fields, index, and what makes them ambiguous, from the lines of a well-formed head.
 
-    The head is well-formed: no folding, no blank before a colon, no bare CR or LF.
+    Well-formed: no folding, no blank before a colon, no bare CR or LF.
     """
-    start, *lines = head[:-4].split(b"\r\n")
     fields = [
         (name, value.strip(b" \t")) for name, _, value in [line.partition(b":") for line in lines]
     ]
     index = {name.lower(): value for name, value in fields}
-    ambiguous = _join_repeated(fields, index) if len(index) != len(fields) else None
-    return start.split(b" ", 2), fields, index, ambiguous
+    return fields, index, _join_repeated(fields, index) if len(index) != len(fields) else None
 
 
 def _join_repeated(fields: type_of_fields, index: dict[bytes, bytes]) -> str | None:
@@ -106,12 +104,14 @@ def parse_request(head: bytes, checker: HeadChecker) -> Request:
     """A request from its head; raises BadRequest, HeadTooLarge."""
     if not 65 <= head[0] <= 90:
         raise BadRequest("malformed request: it does not begin with a method")
-    if head.count(b"\n") > _MOST_FIELDS:
+    line, *lines = head[:-4].split(b"\r\n")
+    if len(lines) > _MOST_FIELDS:
         raise HeadTooLarge("more request header fields than any client needs")
     fault = checker.check(head)
     if fault is not None:
         raise BadRequest(f"malformed request: {fault}")
-    start, fields, index, ambiguous = _split(head)
+    fields, index, ambiguous = _fields_of(lines)
+    start = line.split(b" ", 2)
     version = _VERSIONS.get(start[2]) if len(start) == 3 else None
     if version is None:
         raise BadRequest("malformed request: HTTP version is neither 1.0 nor 1.1")
@@ -148,12 +148,14 @@ def parse_request(head: bytes, checker: HeadChecker) -> Request:
 
 def parse_answer(head: bytes, checker: HeadChecker, method: bytes) -> Answer:
     """An answer from its head, to a request with `method` (RFC 9112 6.3); raises BadGateway."""
-    if head.count(b"\n") > _MOST_FIELDS:
+    line, *lines = head[:-4].split(b"\r\n")
+    if len(lines) > _MOST_FIELDS:
         raise BadGateway("malformed answer from upstream: too many fields")
     fault = checker.check(head)
     if fault is not None:
         raise BadGateway(f"malformed answer from upstream: {fault}")
-    start, fields, index, ambiguous = _split(head)
+    fields, index, ambiguous = _fields_of(lines)
+    start = line.split(b" ", 2)
     version = _VERSIONS.get(start[0])
     if version is None or len(start) < 2 or not (start[1].isdigit() and len(start[1]) == 3):
         raise BadGateway("malformed answer from upstream: status line")
@@ -179,7 +181,9 @@ def parse_answer(head: bytes, checker: HeadChecker, method: bytes) -> Answer:
         framing = 0
     keep_alive = version == 11
     connection = index.get(b"connection")
-    if connection is not None:
+    if connection == b"keep-alive":
+        keep_alive = True
+    elif connection is not None:
         tokens = [token.strip(b" \t") for token in connection.lower().split(b",")]
         keep_alive = b"close" not in tokens and (version == 11 or b"keep-alive" in tokens)
     return Answer(

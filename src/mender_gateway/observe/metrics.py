@@ -19,7 +19,7 @@ class Metrics:
     """`gauges` and `counters` are asked at each scrape: (name, help) to value."""
 
     def __init__(self) -> None:
-        self.requests: dict[tuple[str, int, str], list[int]] = {}
+        self.requests: dict[tuple[bytes, int, str], list[int]] = {}
         """(method, code, route) to [requests, body bytes]."""
         self.counters: dict[tuple[str, str], float] = {}
         self._sources: list[Callable[[], Iterator[Metric]]] = []
@@ -27,7 +27,7 @@ class Metrics:
         self._registry = CollectorRegistry()
         self._registry.register(_Collector(self))
 
-    def answered(self, method: str, code: int, route: str, sent: int) -> None:
+    def answered(self, method: bytes, code: int, route: str, sent: int) -> None:
         """Count one exchange; `sent` is the answer's body in bytes."""
         cell = self.requests.get((method, code, route))
         if cell is None:
@@ -60,7 +60,7 @@ class Metrics:
             labels=("method", "code", "route"),
         )
         for (method, code, route), (number, size) in list(self.requests.items()):
-            labels = (method, str(code), route)
+            labels = (method.decode("latin-1"), str(code), route)
             requests.add_metric(labels, number)
             sent.add_metric(labels, size)
         yield requests
