@@ -31,9 +31,14 @@ class Place:
         self._pki = pki
         self._ends: list[tuple[Stream, socket.socket]] = []
 
-    async def pair(self) -> tuple[Stream, socket.socket]:
+    async def pair(self, buffer: int | None = None) -> tuple[Stream, socket.socket]:
+        """A stream and the socket at its other end, whose kernel takes about `buffer` bytes."""
+        other = socket.socket()
+        other.settimeout(20.0)
+        if buffer is not None:
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
         with socket.create_server(("127.0.0.1", 0)) as listener:
-            other = socket.create_connection(listener.getsockname(), 20.0)
+            other.connect(listener.getsockname())
             sock, _ = listener.accept()
         sock.setblocking(False)
         stream = Stream(sock, self.poller, "127.0.0.1")
@@ -154,7 +159,7 @@ def test_a_slow_peer_that_takes_something_now_and_then_is_not_given_up(
     run: Run, file: Path
 ) -> None:
     async def body(place: Place) -> None:
-        stream, other = await place.pair()
+        stream, other = await place.pair(buffer=16 * 1024)
         sending = asyncio.create_task(place.send(stream, 0, SIZE, timeout=1.5))
         loop = asyncio.get_running_loop()
         got, slow_until = hashlib.sha256(), loop.time() + 4.0
@@ -264,4 +269,3 @@ def test_bytes_that_come_while_a_range_is_sent_are_there_afterwards(run: Run, fi
         assert await stream.receive(10.0) == b"pipelined"
 
     run(body)
-

@@ -71,7 +71,7 @@ class Client(Wire):
         self.idle_since = 0.0
         self._checker = HeadChecker(httptools.HttpResponseParser)
 
-    async def send(self, data: bytes, timeout: float) -> bool:
+    async def send(self, data: bytes | memoryview, timeout: float) -> bool:
         """Send all of `data`; stops with False when the server answers before that."""
         stream = self.stream
         sent = stream.try_send(data)
@@ -95,6 +95,24 @@ class Client(Wire):
         else:
             self.stream.readable = True
         return True
+
+    def answer_at_once(self, method: bytes) -> Answer | None:
+        """The final answer's head if it is here; None: `answer` waits for it.
+
+        Does not wait. Raises NoAnswer, BadGateway.
+        """
+        try:
+            head = self.head_at_once(self.limits.head_bytes)
+        except OSError as error:
+            raise NoAnswer(str(error)) from error
+        if head is None:
+            return None
+        answer = parse_answer(head, self._checker, method)
+        if answer.status < 200:
+            self.buffer = head + self.buffer
+            return None
+        self.start_body(answer.framing)
+        return answer
 
     async def answer(self, method: bytes, timeout: float, *, upgrading: bool = False) -> Answer:
         """The final answer's head; interim ones (1xx) are dropped, 101 is one unless `upgrading`.

@@ -293,19 +293,30 @@ class Exchange:
         fields: type_of_fields | None = None,
         body: bytes = b"",
         reason: bytes | None = None,
-        timeout: float | None = None,
     ) -> None:
         """A whole answer at once; without its body where the rule has none (HEAD, 204, 304)."""
-        self.start(status, fields or [], len(body), reason, timeout)
+        rest = self.respond_at_once(status, fields or [], body, reason)
+        if rest:
+            await self.stream.send(rest, self._timeout)
+
+    def respond_at_once(
+        self,
+        status: int,
+        fields: type_of_fields,
+        body: bytes,
+        reason: bytes | None = None,
+        timeout: float | None = None,
+    ) -> memoryview | None:
+        """As `respond`, without waiting: what the device does not take yet is left to be sent."""
+        self.start(status, fields, len(body), reason, timeout)
         if not self._left:
             body = b""
         data, self._head = self._head + body, b""
         self._left = 0
         self.started = self.ended = True
-        sent = self.stream.try_send(data)
-        if sent < len(data):
-            await self.stream.send(memoryview(data)[sent:], self._timeout)
         self.sent += len(body)
+        sent = self.stream.try_send(data)
+        return memoryview(data)[sent:] if sent < len(data) else None
 
     async def patiently(self, work: Awaitable[T]) -> T:
         """The result of `work`, which may take long; asks now and then whether the device still is

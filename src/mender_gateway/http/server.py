@@ -120,9 +120,16 @@ class Server:
             if not wire.buffer:
                 idle[stream] = None
             try:
-                head = await wire.read_head(wait, limits.request_head, limits.head_bytes)
+                if not wire.buffer:
+                    try:
+                        await stream.wait_readable(wait)
+                    except TimeoutError:
+                        return
+                head = wire.head_at_once(limits.head_bytes)
                 if head is None:
-                    return
+                    head = await wire.read_head(wait, limits.request_head, limits.head_bytes)
+                    if head is None:
+                        return
                 request = parse_request(head, checker)
             except (Ended, Idle):
                 return

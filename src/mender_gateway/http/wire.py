@@ -28,7 +28,7 @@ class Wire:
     TimeoutError and OSError come from the stream; MalformedChunk from a chunked body.
     """
 
-    __slots__ = ("_chunked", "_left", "body_done", "buffer", "loop", "stream")
+    __slots__ = ("_chunked", "_ended", "_left", "body_done", "buffer", "loop", "stream")
 
     def __init__(self, stream: Stream, loop: asyncio.AbstractEventLoop) -> None:
         self.stream = stream
@@ -38,6 +38,28 @@ class Wire:
         """No byte of the current message's body is outstanding."""
         self._left = 0
         self._chunked: ChunkedReader | None = None
+        self._ended = False
+
+    def head_at_once(self, limit: int) -> bytes | None:
+        """The next head with its empty line, if all of it is here; None: `read_head` will say.
+
+        Does not wait; raises OSError.
+        """
+        buffer = self.buffer
+        if not buffer:
+            try:
+                buffer = self.stream.try_receive(_FIRST_READ)  # type: ignore[assignment]
+            except Truncated:
+                buffer = b""
+            if not buffer:
+                self._ended = buffer is not None
+                return None
+        end = buffer.find(b"\r\n\r\n") + 4
+        if 4 <= end <= limit and buffer[:2] != b"\r\n":
+            self.buffer = buffer[end:]
+            return buffer[:end]
+        self.buffer = buffer
+        return None
 
     async def read_head(self, wait: float, progress: float, limit: int) -> bytes | None:
         """The next head with its empty line; None when the peer ended before its first byte.
@@ -45,26 +67,9 @@ class Wire:
         `wait` seconds for the first byte (Idle), `progress` seconds from there to the end; raises
         HeadTooLarge beyond `limit` bytes, Ended in the middle.
         """
+        if self._ended:
+            return None
         buffer = self.buffer
-        if not buffer:
-            # Nearly always a head comes whole and alone.
-            stream = self.stream
-            if not stream.readable:
-                try:
-                    await stream.wait_readable(wait)
-                except TimeoutError:
-                    raise Idle from None
-            try:
-                data = stream.try_receive(_FIRST_READ)
-            except Truncated:
-                return None
-            buffer = data or b""
-            if data == b"":
-                return None
-            if buffer[:2] != b"\r\n" and 0 <= (end := buffer.find(b"\r\n\r\n")) <= limit - 4:
-                self.buffer = buffer[end + 4 :]
-                return buffer[: end + 4]
-            self.buffer = buffer
         if buffer[:2] == b"\r\n":
             buffer = buffer[2:]
         before = len(self.buffer) - len(buffer)

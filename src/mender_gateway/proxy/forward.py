@@ -137,13 +137,24 @@ class Forwarder:
                     if length and body is None:
                         complete = await self._send_body(exchange, client, data, kept)
                     else:
-                        complete = await client.send(data + (body or b""), stall)
+                        data += body or b""
+                        sent_now = client.stream.try_send(data)
+                        complete = sent_now == len(data) or await client.send(
+                            memoryview(data)[sent_now:], stall
+                        )
                 except ConnectionError as error:
                     # It may have answered before it hung up.
                     if isinstance(error, _DeviceGone) or not client.has_answer():
                         raise
                     complete = False
-                answer = await client.answer(request.method, timeout)
+                if not client.buffer:
+                    try:
+                        await client.stream.wait_readable(timeout)
+                    except TimeoutError:
+                        raise GatewayTimeout("upstream did not answer in time") from None
+                answer = client.answer_at_once(request.method) or await client.answer(
+                    request.method, timeout
+                )
             except OSError as error:
                 self.pool.discard(client, abort=True)
                 if isinstance(error, _DeviceGone):
@@ -236,9 +247,11 @@ class Forwarder:
             if body is not None:
                 self._let_go(client, answer)
                 fields = response_fields(answer.fields)
-                await exchange.respond(
+                rest = exchange.respond_at_once(
                     answer.status, fields, body, answer.reason, limits.write_stall
                 )
+                if rest:
+                    await exchange.stream.send(rest, limits.write_stall)
                 return
         silence = limits.download_first_byte if manner.download else limits.body_progress
         stall = limits.artifact_write_stall if manner.download else limits.write_stall
