@@ -36,15 +36,10 @@ def inject(body: bytes, system_id: str, defaults: Sequence[InventoryAttribute]) 
     still read and we cannot. Costs one pass over the body; a body with a claim, with escapes, or
     with what msgspec does not take is walked in Python (about 2 µs an attribute).
     """
-    if not _needs_walk(body):
-        try:
-            names = [entry.name for entry in _entries.decode(body)]
-        except (ValueError, RecursionError):
-            pass
-        else:
-            kept = body.rstrip(_BLANKS)
-            tail = body[len(kept) - 1 :]
-            return b"".join((kept[:-1], _added(names, system_id, defaults), tail))
+    if (names := _names_at_once(body)) is not None:
+        kept = body.rstrip(_BLANKS)
+        tail = body[len(kept) - 1 :]
+        return b"".join((kept[:-1], _added(names, system_id, defaults), tail))
     try:
         return _walk(body, system_id, defaults)
     except jsontext.TooDeep as error:
@@ -53,13 +48,20 @@ def inject(body: bytes, system_id: str, defaults: Sequence[InventoryAttribute]) 
         return body
 
 
-def _needs_walk(body: bytes) -> bool:
-    """Whether some reader could see other names than msgspec: claims, escapes, ``"Name"``."""
-    return (
-        SYSTEM_ID.encode() in body
-        or b"\\u" in body
-        or body.count(b'"name"') != body.lower().count(b'"name"')
-    )
+def _names_at_once(body: bytes) -> list[str] | None:
+    """The names that msgspec reads, if no reader could see others; None otherwise.
+
+    Others may be seen where there are escapes or names like ``"Name"``, and a claim is to be cut.
+    """
+    if b"\\u" in body:
+        return None
+    try:
+        names = [entry.name for entry in _entries.decode(body)]
+    except (ValueError, RecursionError):
+        return None
+    if SYSTEM_ID in names or body.lower().count(b'"name"') != len(names):
+        return None
+    return names
 
 
 def _walk(body: bytes, system_id: str, defaults: Sequence[InventoryAttribute]) -> bytes:

@@ -22,6 +22,16 @@ def frame(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
+def only_chunk(data: bytes) -> bytes | None:
+    """The body, if `data` is one plain chunk and the last one, as small bodies are; else None."""
+    end = data.find(b"\r\n", 0, 10)
+    if end <= 0 or not _HEX.issuperset(data[:end]):
+        return None
+    begin = end + 2
+    end = begin + int(data[:end], 16)
+    return data[begin:end] if end > begin and data[end:] == _ENDING else None
+
+
 class ChunkedReader:
     """Takes a chunked body's bytes in any portions. `feed` until `done`; then `rest` is what
     followed the body.
@@ -37,24 +47,8 @@ class ChunkedReader:
         self.done = False
         self.rest = b""
 
-    def _whole(self, data: bytes) -> bytes | None:
-        """The body, if `data` is one plain chunk and the last one, as small bodies are."""
-        end = data.find(b"\r\n", 0, 10)
-        if end <= 0 or not _HEX.issuperset(data[:end]):
-            return None
-        begin = end + 2
-        end = begin + int(data[:end], 16)
-        if end == begin or data[end:] != _ENDING:
-            return None
-        self.done = True
-        return data[begin:end]
-
     def feed(self, data: bytes) -> bytes:
         """The body bytes in `data`; raises MalformedChunk."""
-        if self._state == 0 and not self._line:
-            whole = self._whole(data)
-            if whole is not None:
-                return whole
         if self._line:
             data = self._line + data
             self._line = b""

@@ -153,6 +153,10 @@ class Exchange:
         except TimeoutError:
             raise RequestTimeout from None
 
+    def take_body(self) -> bytes | None:
+        """The request's whole body if it is here already, else None; does not wait."""
+        return None if self.request.expects else self.wire.take_whole()
+
     async def invite_body(self, timeout: float) -> None:
         """Answer `Expect: 100-continue` where the device waits for that (RFC 9110 10.1.1)."""
         if self.request.expects and not self.wire.body_done and not self.started:

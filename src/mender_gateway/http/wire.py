@@ -7,7 +7,7 @@ bounded by what one read returns, until the message before them is answered.
 import asyncio
 
 from mender_gateway.errors import HeadTooLarge
-from mender_gateway.http.chunked import ChunkedReader, MalformedChunk
+from mender_gateway.http.chunked import ChunkedReader, MalformedChunk, only_chunk
 from mender_gateway.http.message import CHUNKED, UNTIL_CLOSE
 from mender_gateway.net.stream import RECEIVE, Stream, Truncated
 
@@ -123,23 +123,26 @@ class Wire:
 
     def start_body(self, framing: int) -> None:
         """Say how the body after the head just read is framed (`message.CHUNKED`, …)."""
-        self._chunked = ChunkedReader() if framing == CHUNKED else None
+        self._chunked = None
         self._left = framing
         self.body_done = framing == 0
 
     def take_whole(self) -> bytes | None:
-        """The body, if its length was announced and all of it is here; None otherwise."""
-        left = self._left
-        data = self.buffer
-        if left < 0 or len(data) < left:
+        """What is left of a sized body, or a body in one chunk, if all of it is here; else None."""
+        data, left = self.buffer, self._left
+        if left == CHUNKED and self._chunked is None:
+            whole = only_chunk(data)
+            if whole is None:
+                return None
+            self.buffer = b""
+        elif 0 <= left <= len(data):
+            self.buffer = data[left:]
+            whole = data[:left]
+        else:
             return None
         self._left = 0
         self.body_done = True
-        if len(data) == left:
-            self.buffer = b""
-            return data
-        self.buffer = data[left:]
-        return data[:left]
+        return whole
 
     async def read_body(self, timeout: float, size: int = RECEIVE) -> bytes:
         """The next bytes of the body; empty at its end. `timeout` seconds bound each silence."""
@@ -165,8 +168,10 @@ class Wire:
                         data = data[: self._left]
                 self._left -= len(data)
                 return data
-            if self._chunked is None:
+            if self._left == UNTIL_CLOSE:
                 return data
+            if self._chunked is None:
+                self._chunked = ChunkedReader()
             piece = self._chunked.feed(data)
             if self._chunked.done:
                 self.buffer = self._chunked.rest

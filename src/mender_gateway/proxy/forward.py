@@ -127,6 +127,10 @@ class Forwarder:
         length = request.framing if body is None else len(body)
         stall = self.limits.write_stall
         kept = _Kept(lost=not repeatable or length > _KEPT)
+        at_once = body or b""
+        if length and body is None and (whole := exchange.take_body()) is not None:
+            kept.add(whole)
+            at_once = frame(whole) + LAST_CHUNK if length == CHUNKED else whole
         client = self.pool.take(self.upstream)
         while True:
             if client is None:
@@ -134,10 +138,10 @@ class Forwarder:
             try:
                 data = self.head(exchange, client, manner, length)
                 try:
-                    if length and body is None:
+                    if length and not at_once:
                         complete = await self._send_body(exchange, client, data, kept)
                     else:
-                        data += body or b""
+                        data += at_once
                         sent_now = client.stream.try_send(data)
                         complete = sent_now == len(data) or await client.send(
                             memoryview(data)[sent_now:], stall
@@ -324,6 +328,12 @@ async def read_whole_body(exchange: Exchange, limits: Limits) -> bytes:
     """A request's whole body; raises BodyTooLarge beyond `Limits.json_bytes`, Overloaded."""
     if exchange.request.framing > limits.json_bytes:
         raise BodyTooLarge
+    whole = exchange.take_body()
+    if whole is not None:
+        if len(whole) > limits.json_bytes:
+            raise BodyTooLarge
+        exchange.keep(len(whole))
+        return whole
     body = bytearray()  # no list: a piece may be one byte
     while piece := await exchange.read_body(limits.body_progress):
         if len(body) + len(piece) > limits.json_bytes:
