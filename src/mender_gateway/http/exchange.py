@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import Awaitable
 from email.utils import formatdate
+from functools import lru_cache
 from json.encoder import encode_basestring_ascii as quoted
 from typing import TYPE_CHECKING, TypeVar
 from uuid import UUID
@@ -203,30 +204,28 @@ class Exchange:
         self.status = status
         if timeout is not None:
             self._timeout = timeout
-        if reason is None:
-            reason = _REASONS.get(status, b"")
-        head = joined(b"HTTP/1.1 %d %b" % (status, reason), fields)
+        fields = fields.copy()
         if status == 204 or status == 304 or request.method == b"HEAD":
             if length is not None and status != 204:
-                head += b"Content-Length: %d\r\n" % length
+                fields.append((b"Content-Length", b"%d" % length))
             self._left = 0
         elif length is not None:
-            head += b"Content-Length: %d\r\n" % length
+            fields.append((b"Content-Length", b"%d" % length))
             self._left = length
         else:
             self._left = None
             if request.version == 11:
                 self._chunked = True
-                head += b"Transfer-Encoding: chunked\r\n"
+                fields.append((b"Transfer-Encoding", b"chunked"))
             else:
                 self.keep_alive = False
-        if not self.wire.body_done and request.expects:
+        if request.expects and not self.wire.body_done:
             self.keep_alive = False  # the body may or may not come (RFC 9110 10.1.1)
         if not self.keep_alive:
-            head += b"Connection: close\r\n"
+            fields.append((b"Connection", b"close"))
         elif request.version == 10:
-            head += b"Connection: keep-alive\r\n"
-        self._head = head + b"\r\n"
+            fields.append((b"Connection", b"keep-alive"))
+        self._head = joined(_status_line(status, reason), fields)
 
     async def write(self, data: bytes) -> None:
         """Send body bytes after the head; raises WrongLength, TimeoutError or OSError."""
@@ -356,6 +355,13 @@ class Exchange:
         text = quoted(error.public)
         body = f'{{"error":{text},"request_id":"{self.request_id}"}}'.encode()
         await self.respond(error.status, fields, body)
+
+
+@lru_cache(maxsize=64)
+def _status_line(status: int, reason: bytes | None) -> bytes:
+    if reason is None:
+        reason = _REASONS.get(status, b"")
+    return b"HTTP/1.1 %d %b" % (status, reason)
 
 
 def new_request_id() -> str:

@@ -42,5 +42,5 @@ class Answer(msgspec.Struct):
 
 
 def joined(start: bytes, fields: type_of_fields) -> bytes:
-    """A head from its start line on, without the empty line that ends it."""
-    return b"\r\n".join((start, *map(b": ".join, fields), b""))
+    """A head from its start line to the empty line that ends it."""
+    return b"\r\n".join((start, *map(b": ".join, fields), b"", b""))

@@ -104,14 +104,14 @@ def parse_request(head: bytes, checker: HeadChecker) -> Request:
     """A request from its head; raises BadRequest, HeadTooLarge."""
     if not 65 <= head[0] <= 90:
         raise BadRequest("malformed request: it does not begin with a method")
-    line, *lines = head[:-4].split(b"\r\n")
+    lines = head[:-4].split(b"\r\n")
+    start = lines.pop(0).split(b" ", 2)
     if len(lines) > _MOST_FIELDS:
         raise HeadTooLarge("more request header fields than any client needs")
     fault = checker.check(head)
     if fault is not None:
         raise BadRequest(f"malformed request: {fault}")
     fields, index, ambiguous = _fields_of(lines)
-    start = line.split(b" ", 2)
     version = _VERSIONS.get(start[2]) if len(start) == 3 else None
     if version is None:
         raise BadRequest("malformed request: HTTP version is neither 1.0 nor 1.1")
@@ -148,14 +148,14 @@ def parse_request(head: bytes, checker: HeadChecker) -> Request:
 
 def parse_answer(head: bytes, checker: HeadChecker, method: bytes) -> Answer:
     """An answer from its head, to a request with `method` (RFC 9112 6.3); raises BadGateway."""
-    line, *lines = head[:-4].split(b"\r\n")
+    lines = head[:-4].split(b"\r\n")
+    start = lines.pop(0).split(b" ", 2)
     if len(lines) > _MOST_FIELDS:
         raise BadGateway("malformed answer from upstream: too many fields")
     fault = checker.check(head)
     if fault is not None:
         raise BadGateway(f"malformed answer from upstream: {fault}")
     fields, index, ambiguous = _fields_of(lines)
-    start = line.split(b" ", 2)
     version = _VERSIONS.get(start[0])
     if version is None or len(start) < 2 or not (start[1].isdigit() and len(start[1]) == 3):
         raise BadGateway("malformed answer from upstream: status line")

@@ -91,8 +91,8 @@ class Forwarder:
             fields.append((b"Content-Length", b"%d" % length))
         if client.authorization:
             fields.append((b"Proxy-Authorization", client.authorization))
-        start = b"%b %b%b HTTP/1.1" % (request.method, client.prefix, request.target)
-        return joined(start, fields) + b"\r\n"
+        start = request.method + b" " + client.prefix + request.target + b" HTTP/1.1"
+        return joined(start, fields)
 
     def origin(self, exchange: Exchange) -> type_of_fields:
         """The fields that say on whose behalf the gateway asks something of its own."""
@@ -302,10 +302,12 @@ class Forwarder:
         Raises BadGateway for one larger than `Limits.json_bytes`, and for broken ones.
         """
         whole = client.take_whole()
-        if whole is not None and len(whole) <= self.limits.json_bytes:
+        if whole is not None:
             self._let_go(client, answer)
+            if len(whole) > self.limits.json_bytes:
+                raise BadGateway("upstream answer is too large to be rewritten")
             return whole
-        body = bytearray(whole or b"")
+        body = bytearray()
         try:
             while piece := await client.read_body(self.limits.body_progress):
                 if len(body) + len(piece) > self.limits.json_bytes:

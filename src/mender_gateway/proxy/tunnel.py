@@ -79,7 +79,7 @@ class Tunnels:
         forwarder.pool.leave(client)
         self.open.add(pair)
         try:
-            first = head + b"\r\n" + client.buffer
+            first = head + client.buffer
             await exchange.stream.send(first, forwarder.limits.write_stall)
             if exchange.wire.buffer:
                 await client.stream.send(exchange.wire.buffer, forwarder.limits.write_stall)
