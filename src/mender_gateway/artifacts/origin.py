@@ -9,6 +9,7 @@ coding refused, a range must be the one asked for. All downloads together keep t
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from mender_gateway.artifacts.identity import Origin as Link
 from mender_gateway.artifacts.identity import parse_storage_url, signed_at
@@ -132,9 +133,10 @@ class Storage:
         self._digests: dict[str, None] = {}
         """ETags that S3 made of the content's MD5."""
         self._servers: dict[Endpoint, Server] = {}
-
-    def allowed(self, url: str) -> Link:
+        self.allowed = lru_cache(maxsize=256)(self._allowed)
         """The link taken apart; raises BadLink, or Forbidden for a host not on the whitelist."""
+
+    def _allowed(self, url: str) -> Link:
         link = parse_storage_url(url)
         if not self._whitelist.allows(link.host, link.port):
             raise Forbidden("the storage host is not on DomainWhitelist", link.host)

@@ -17,6 +17,7 @@ import hmac
 import re
 import zlib
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from functools import lru_cache
 
 import msgspec
 
@@ -25,6 +26,9 @@ from mender_gateway.artifacts.identity import LONGEST_URL, object_id, parse_stor
 
 LINK_PREFIX = b"/mender-gateway/v1/"
 """Path of every local link; no path of a Mender server begins so."""
+
+_REMEMBERED, _USUAL = 256, 4096
+"""How many links are remembered to be good, and how long they may be in bytes."""
 
 RESUMPTION = 24 * 3600.0
 """Seconds after expiry in which a device may still resume a download that it has begun."""
@@ -76,12 +80,14 @@ class LocalLink(msgspec.Struct, frozen=True, gc=False):
 class Signer:
     """Signs with one secret and reads links of that and the previous one. Immutable."""
 
-    __slots__ = ("_keys",)
+    __slots__ = ("_keys", "_verified")
 
     def __init__(self, secret: bytes, previous: bytes | None = None) -> None:
         secrets = (secret,) if previous is None else (secret, previous)
         # A key of its own per purpose: what else the secret may sign is no link.
         self._keys = tuple(hmac.digest(each, _LABEL, "sha256") for each in secrets)
+        # Small devices fetch an image by hundreds of ranges of one link.
+        self._verified = lru_cache(maxsize=_REMEMBERED)(self._verify)
 
     def sign(self, url: str, expires: int, identity: str | None = None) -> str:
         """Path and query of the local link to the storage link `url` that ends at `expires`.
@@ -104,6 +110,14 @@ class Signer:
         Raises errors.BadLink for a target that is no local link, errors.Forbidden for one that
         was not signed here or has ended.
         """
+        link = self._verified(target) if len(target) <= _USUAL else self._verify(target)
+        if now > link.expires:
+            resumes = single_range and range_start is not None and range_start > 0
+            if not resumes or now > link.expires + RESUMPTION:
+                raise errors.Forbidden("the artifact link has expired")
+        return link
+
+    def _verify(self, target: bytes) -> LocalLink:
         link, _, signature = target.rpartition(b"&sig=")
         match = _LINK.fullmatch(link)
         if match is None or _SIGNATURE.fullmatch(signature) is None:
@@ -113,12 +127,7 @@ class Signer:
                 break
         else:
             raise errors.Forbidden("the signature of the artifact link is wrong")
-        expires = int(match[2])
-        if now > expires:
-            resumes = single_range and range_start is not None and range_start > 0
-            if not resumes or now > expires + RESUMPTION:
-                raise errors.Forbidden("the artifact link has expired")
-        return LocalLink(_unpack(match[3]), match[1].decode(), expires)
+        return LocalLink(_unpack(match[3]), match[1].decode(), int(match[2]))
 
 
 def _signature(key: bytes, link: bytes) -> bytes:
