@@ -1,0 +1,103 @@
+"""What costs a stranger nothing must cost the gateway nothing; files are read once."""
+
+import os
+import socket
+import ssl
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.mtls.gateways import REQUEST, ask, guarded, refused
+from tests.support.authority import authority, issue, new_key
+from tests.support.scripted import Peer
+
+TLS12, TLS13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
+MEGABYTE = 1 << 20
+
+
+def test_a_stranger_who_says_one_byte_takes_next_to_no_memory(tmp_path: Path) -> None:
+    root = authority("Root")
+    device = issue("device", root)
+    with guarded(tmp_path, [root]) as guard, ExitStack() as stack:
+        assert guard.ask(device) == 200
+        before = guard.gateway.resident()
+        for _ in range(800):
+            sock = socket.create_connection(("127.0.0.1", guard.gateway.ports["https"]), 20)
+            stack.callback(sock.close)
+            sock.sendall(b"\x16")
+        assert guard.ask(device) == 200
+        assert guard.gateway.resident() - before < 20 * MEGABYTE
+
+
+@pytest.mark.parametrize("version", [TLS12, TLS13], ids=["1.2", "1.3"])
+@pytest.mark.parametrize("sizes", [[1] * 100, [10, 40], [44, 1, 50], [60]], ids=str)
+def test_a_client_hello_may_come_in_pieces(
+    sizes: list[int], version: ssl.TLSVersion, tmp_path: Path
+) -> None:
+    root = authority("Root")
+    with guarded(tmp_path, [root]) as guard:
+        context = guard.context(issue("device", root), version)
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        client = context.wrap_bio(incoming, outgoing)
+        with socket.create_connection(("127.0.0.1", guard.gateway.ports["https"]), 20) as sock:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            while True:
+                try:
+                    client.do_handshake()
+                    break
+                except ssl.SSLWantReadError:
+                    data = outgoing.read()
+                    for size in sizes:
+                        sock.sendall(data[:size])
+                        data = data[size:]
+                    sock.sendall(data)
+                    sizes = []
+                    incoming.write(sock.recv(65536))
+            client.write(REQUEST)
+            sock.sendall(outgoing.read())
+            answer = b""
+            while b"hi" not in answer:
+                incoming.write(sock.recv(65536))
+                try:
+                    answer += client.read(65536)
+                except ssl.SSLWantReadError:
+                    continue
+            assert answer.startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_stranger_who_stops_inside_the_client_hello_is_let_go(tmp_path: Path) -> None:
+    limits = {"Limits": {"Handshake": "1s"}}
+    with guarded(tmp_path, [authority("Root")], other=limits) as guard:
+        with socket.create_connection(("127.0.0.1", guard.gateway.ports["https"]), 20) as sock:
+            sock.sendall(b"\x16\x03\x01\x02\x00\x01")
+            try:
+                assert sock.recv(100) == b""
+            except ConnectionError:
+                pass
+        guard.gateway.wait_for_log("reason=timeout")
+        assert refused(guard, "timeout") == 1
+
+
+@pytest.mark.parametrize("version", [TLS12, TLS13], ids=["1.2", "1.3"])
+def test_bad_files_hurt_no_device_not_even_the_first_one(
+    version: ssl.TLSVersion, tmp_path: Path
+) -> None:
+    """A context that is made when a client needs it is made of what was read, not of the files."""
+    root = authority("Root")
+    device = issue("device", root)
+    with guarded(tmp_path, [root]) as guard:
+        for name in ("server.key", "server.crt"):
+            path = tmp_path / "server" / name
+            beside = path.with_name("beside")
+            beside.write_bytes(issue("x", key=new_key("p256")).key_pem)
+            os.replace(beside, path)
+        guard.gateway.wait_for_log('msg="reload failed, ')
+        context = guard.context(device, version)
+        session: ssl.SSLSession | None = None
+        for _ in range(3):  # TLS 1.2 offers a session from the second time on
+            sock = socket.create_connection(("127.0.0.1", guard.gateway.ports["https"]), 20)
+            secured = context.wrap_socket(sock, session=session)
+            with Peer(secured) as peer:
+                assert ask(peer) == 200
+                session = secured.session
