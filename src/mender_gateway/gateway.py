@@ -42,6 +42,7 @@ from mender_gateway.observe.log import Log
 from mender_gateway.observe.metrics import Metrics
 from mender_gateway.observed import Observer
 from mender_gateway.proxy.forward import Forwarder
+from mender_gateway.proxy.shares import Shares
 from mender_gateway.proxy.tunnel import Tunnels
 from mender_gateway.routes import Router
 
@@ -95,10 +96,18 @@ class Gateway:
         self._log = log
         self._loop = loop
         self._deadlines = Deadlines(loop)
-        self._places = Places(config.limits.connections)
         self._bodies = Budget(16 * config.limits.json_bytes)
         self._metrics = Metrics()
         self._observer = Observer(log, self._metrics)
+        self._trusted_networks = [
+            ipaddress.ip_network(text, strict=False) for text in config.trusted_proxies
+        ]
+        self._places = Places(
+            config.limits.connections,
+            config.limits.connections_per_address,
+            self._is_trusted,
+            self._observer.crowded,
+        )
         self._clock = Clock(
             lambda seconds: log.warn(
                 "the local clock differs from the server's; links use the server's time",
@@ -129,7 +138,13 @@ class Gateway:
             )
         self._cache = self._delivery.cache if self._delivery is not None else None
         self._health = Health(self._pool, self._upstream, self._cache, loop)
-        self._router = Router(self._forwarder, self._tunnels, self._health.check)
+        shares = Shares(
+            config.limits.upstream_connections_per_address,
+            config.limits.connect,
+            self._is_trusted,
+            loop,
+        )
+        self._router = Router(self._forwarder, shares, self._tunnels, self._health.check)
         if self._delivery is not None:
             self._router.deployments = self._delivery.deployments
             self._router.downloads = self._delivery.downloads
@@ -180,13 +195,6 @@ class Gateway:
     def _make_forwarder(self) -> Forwarder:
         config = self._config
         url = config.artifacts_proxy.gateway_url if config.artifacts_proxy.enabled else None
-        networks = [ipaddress.ip_network(text, strict=False) for text in config.trusted_proxies]
-
-        def trusted(peer: str) -> bool:
-            if not networks:
-                return False
-            address = ipaddress.ip_address(peer.partition("%")[0])
-            return any(address in network for network in networks)
 
         def on_answer(answer: Answer) -> None:
             date = answer.index.get(b"date")
@@ -198,9 +206,16 @@ class Gateway:
             self._upstream,
             config.limits,
             forwarded_host=(url or config.upstream.url).authority.encode(),
-            trusted=trusted,
+            trusted=self._is_trusted,
             on_answer=on_answer,
         )
+
+    def _is_trusted(self, peer: str) -> bool:
+        """Whether it is one of TrustedProxies, which stand for many devices."""
+        if not self._trusted_networks:
+            return False
+        address = ipaddress.ip_address(peer.partition("%")[0])
+        return any(address in network for network in self._trusted_networks)
 
     # --- starting and stopping -----------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from mender_gateway.errors import BadRequest, Forbidden, MethodNotAllowed, NotFo
 from mender_gateway.http.exchange import Exchange
 from mender_gateway.http.target import normalise, reads_as_internal, tolerant_readings
 from mender_gateway.proxy.forward import PLAIN, Forwarder, Manner
+from mender_gateway.proxy.shares import Shares
 from mender_gateway.proxy.tunnel import Tunnels, opens_tunnel
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ class Router:
     """Answers every exchange of the devices' listeners."""
 
     forwarder: Forwarder
+    shares: Shares
     tunnels: Tunnels
     health: type_of_health
     deployments: Deployments | None = None
@@ -152,7 +154,11 @@ class Router:
                 manner = _REPEATABLE
             case "configuration", _:
                 manner = _DOWNLOAD
-        await self.forwarder.forward(exchange, manner)
+        await self.shares.take(exchange.peer)
+        try:
+            await self.forwarder.forward(exchange, manner)
+        finally:
+            self.shares.give_back(exchange.peer)
 
     async def _internal(self, exchange: Exchange, name: str) -> None:
         if name == "internal":
