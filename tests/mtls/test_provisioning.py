@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -139,6 +140,9 @@ def test_a_device_in_a_loop_does_not_cause_calls_in_a_loop(newest: Fleet) -> Non
         assert newest.authenticate(device) == 401
     assert len(newest.management()) == before
     assert newest.outcomes("remembered") == 10
+    said = "refuses a device that was authorised a moment ago"
+    newest.gateway.wait_for_log(f'{said}.*subject="CN=device-1"')
+    assert newest.gateway.log.count(said) == 1
 
 
 def unauthorised() -> Answer:
@@ -352,6 +356,13 @@ def test_matching_keys_can_be_insisted_upon(tmp_path: Path) -> None:
         assert "may claim ANY identity" not in fleet.gateway.log
 
 
+def test_start_warns_that_matching_keys_alone_bind_no_identity(tmp_path: Path) -> None:
+    with running_fleet(tmp_path / "one", RequireMatchingKey=True) as fleet:
+        fleet.gateway.wait_for_log("level=warning .*not to an identity")
+    with running_fleet(tmp_path / "two", IdentityFromCertificate={"mac": "CN"}) as fleet:
+        assert "identity" not in fleet.gateway.log.lower()
+
+
 def test_identities_can_be_bound_to_certificates(tmp_path: Path) -> None:
     mapping = {"mac": "CN", "serial": "serial"}
     with running_fleet(tmp_path, IdentityFromCertificate=mapping) as fleet:
@@ -382,6 +393,7 @@ def test_wrong_credentials_are_reported_once_and_not_hammered(tmp_path: Path) ->
             assert list(pool.map(fleet.authenticate, devices)) == [401] * 8
         assert [fleet.authenticate(device) for device in devices] == [401] * 8
         assert len(fleet.upstream.requests_to(LOGIN)) == 1
+        fleet.gateway.wait_for_log("devices cannot be authorised")
         assert fleet.gateway.log.count("devices cannot be authorised") == 1
         assert "MenderToken" in fleet.gateway.log
         assert "wrong" not in fleet.gateway.log
@@ -390,7 +402,7 @@ def test_wrong_credentials_are_reported_once_and_not_hammered(tmp_path: Path) ->
 def test_a_personal_access_token_needs_no_login(tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text("not yet\n")
-    settings = {"MenderPassword": None, "MenderTokenFile": str(token)}
+    settings: dict[str, Any] = {"MenderPassword": None, "MenderTokenFile": str(token)}
     with running_fleet(tmp_path, "4.1", None, **settings) as fleet:
         assert fleet.authenticate(fleet.device()) == 401
         fleet.gateway.wait_for_log("is no token")
@@ -406,7 +418,7 @@ def test_a_personal_access_token_needs_no_login(tmp_path: Path) -> None:
 def test_credentials_may_lie_in_files(tmp_path: Path) -> None:
     password = tmp_path / "password"
     password.write_text("demo-password\n")
-    settings = {"MenderPassword": None, "MenderPasswordFile": str(password)}
+    settings: dict[str, Any] = {"MenderPassword": None, "MenderPasswordFile": str(password)}
     with running_fleet(tmp_path / "fleet", "4.1", None, **settings) as fleet:
         assert fleet.authenticate(fleet.device()) == 200
 

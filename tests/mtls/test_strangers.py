@@ -1,8 +1,10 @@
 """What costs a stranger nothing must cost the gateway nothing; files are read once."""
 
 import os
+import shutil
 import socket
 import ssl
+import subprocess
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -101,3 +103,18 @@ def test_bad_files_hurt_no_device_not_even_the_first_one(
             with Peer(secured) as peer:
                 assert ask(peer) == 200
                 session = secured.session
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+def test_nobody_negotiates_a_connection_anew(tmp_path: Path) -> None:
+    """In TLS 1.2 a client could show another certificate then, or keep us busy."""
+    root = authority("Root")
+    certificate, key = issue("device", root).write(tmp_path, "device")
+    with guarded(tmp_path, [root]) as guard:
+        address = f"127.0.0.1:{guard.gateway.ports['https']}"
+        command = ["openssl", "s_client", "-tls1_2", "-connect", address, "-cert", certificate]
+        ran = subprocess.run(
+            [*command, "-key", key], input="R\n", capture_output=True, text=True, timeout=30
+        )
+        assert "RENEGOTIATING" in ran.stdout + ran.stderr
+        assert "no renegotiation" in ran.stderr

@@ -178,6 +178,12 @@ def _oversights(config: Config) -> Iterator[str]:
             "holder of ANY device certificate may claim ANY identity and rotate its key; set one "
             "of them if your certificates allow it"
         )
+    elif mtls.enabled and not mtls.identity_from_certificate:
+        yield (
+            "Features.mTLS.IdentityFromCertificate: empty: RequireMatchingKey ties a key to its "
+            "certificate, but not to an identity, and the holder of a certificate may take over "
+            "another device with it; name the attribute that certificates vouch for"
+        )
     if mtls.enabled and not mtls.has_credentials:
         yield (
             "Features.mTLS.MenderUsername: missing, or MenderPassword is: devices are not "

@@ -222,6 +222,13 @@ class Provisioning:
             # Authorised since this request went out: the server's answer was older than that.
             if known.decision is Decision.AUTHORISED and known.since >= began:
                 return True
+            if known.decision is Decision.AUTHORISED:
+                self._say(
+                    "the server refuses a device that was authorised a moment ago",
+                    "it is looked into after a minute; has somebody just rejected it?",
+                    request,
+                    certificate,
+                )
             self._count(Outcome.REMEMBERED)
             return False
         task = self._running.get(key)
