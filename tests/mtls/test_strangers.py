@@ -118,3 +118,12 @@ def test_nobody_negotiates_a_connection_anew(tmp_path: Path) -> None:
         )
         assert "RENEGOTIATING" in ran.stdout + ran.stderr
         assert "no renegotiation" in ran.stderr
+
+
+def test_a_name_cannot_forge_lines_of_the_log(tmp_path: Path) -> None:
+    name = 'x"\nlevel=error msg="forged" \x1b[31m\u2028'
+    with guarded(tmp_path, [authority("Root")]) as guard:
+        assert guard.ask(issue(name, authority(name))) is None
+        line = guard.gateway.wait_for_log("reason=unknown-ca .*forged.*")[0]
+        assert not [each for each in guard.gateway.log.splitlines() if each.startswith("level")]
+        assert "\x1b" not in line
