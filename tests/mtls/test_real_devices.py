@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -27,7 +28,12 @@ def real_client() -> None:
 
 @contextmanager
 def real_device(
-    fleet: Fleet, name: str, certificate: Issued | None, auth_key: Issued | None = None
+    fleet: Fleet,
+    name: str,
+    certificate: Issued | None,
+    auth_key: Issued | None = None,
+    *,
+    terminal: bool = False,
 ) -> Iterator[Device]:
     """A device with its certificate; `auth_key` signs auth requests instead of the TLS key."""
     extra: dict[str, Any] = {}
@@ -43,6 +49,7 @@ def real_device(
         fleet.gateway.url("https"),
         ca=fleet.folder / "server" / "ca.crt",
         retry=2,
+        terminal=terminal,
         extra=extra,
     )
     with ExitStack() as stack:
@@ -208,3 +215,21 @@ def test_a_download_ends_with_the_certificate_of_its_device(tmp_path: Path) -> N
             device.wait_until(lambda: refused(fleet, "blacklisted") > seen, "refusal", 90)
         assert device.installed == {}
         assert fleet.upstream.outcome(deployment, device.identity) == "downloading"
+
+
+def test_a_remote_terminal_ends_with_the_certificate_of_its_device(tmp_path: Path) -> None:
+    blacklist = tmp_path / "blacklist"
+    blacklist.touch()
+    with running_fleet(tmp_path, BlacklistPath=str(blacklist)) as fleet:
+        certificate = issue("device", fleet.root)
+        with real_device(fleet, "device", certificate, terminal=True) as device:
+            accepted(fleet, device)
+            device.connect()
+            device.wait_until(lambda: fleet.upstream.connected(device.identity), "WebSocket", 60)
+            blacklist.write_text(f"{certificate.serial:x}\n")
+            began = time.monotonic()
+            device.wait_until(
+                lambda: not fleet.upstream.connected(device.identity), "end of the WebSocket", 20
+            )
+            assert time.monotonic() - began < 5 + 1  # and a second for slow machines
+            fleet.gateway.wait_for_log("connection cut: .*reason=blacklisted")
