@@ -51,6 +51,9 @@ if TYPE_CHECKING:
 
 _LAST_WORDS = 5.0
 """Seconds for connections to end after the grace period."""
+_RELOAD_AGAIN = 10.0
+"""Seconds after which files that could not be used are tried again, in case nothing is wrong with
+them: descriptors or memory may have run out."""
 
 
 def run(loaded: Loaded, log: Log) -> int:
@@ -162,6 +165,7 @@ class Gateway:
         self._background: set[asyncio.Task[Any]] = set()
         self._watch: FileWatch | None = None
         self._reloading = asyncio.Lock()
+        self._again: asyncio.TimerHandle | None = None
 
     # --- building ------------------------------------------------------------------------------
 
@@ -312,16 +316,23 @@ class Gateway:
 
     def reload(self) -> None:
         """Read certificates, keys and lists anew (SIGHUP, or because a file has changed)."""
-        self._spawn(self._reload())
+        self._spawn(self._reload(silent=False))
 
-    async def _reload(self) -> None:
-        """Bad files leave the old ones in force."""
+    async def _reload(self, *, silent: bool) -> None:
+        """Bad files leave the old ones in force; `silent`: it was said before that they are bad."""
         async with self._reloading:
+            if self._again is not None:
+                self._again.cancel()
+                self._again = None
             try:
                 if self._entrance is not None:
                     await self._entrance.reload()
             except ConfigError as error:
-                self._log.error("reload failed, what was in force stays", error=str(error))
+                if not silent:
+                    self._log.error("reload failed, what was in force stays", error=str(error))
+                self._again = self._loop.call_later(
+                    _RELOAD_AGAIN, lambda: self._spawn(self._reload(silent=True))
+                )
             else:
                 self._log.info("reloaded")
 
@@ -334,6 +345,8 @@ class Gateway:
         """Drain and end everything; returns within the grace period and a few seconds."""
         if self._watch is not None:
             self._watch.close()
+        if self._again is not None:
+            self._again.cancel()
         for listener in self._listeners:
             listener.close()
         for server in self._servers:

@@ -1,6 +1,7 @@
 """What costs a stranger nothing must cost the gateway nothing; files are read once."""
 
 import os
+import resource
 import shutil
 import socket
 import ssl
@@ -103,6 +104,25 @@ def test_bad_files_hurt_no_device_not_even_the_first_one(
             with Peer(secured) as peer:
                 assert ask(peer) == 200
                 session = secured.session
+
+
+def test_a_blacklist_that_could_not_be_read_for_a_moment_is_read_later(tmp_path: Path) -> None:
+    """Strangers may have taken all descriptors just then; the file does not change again."""
+    root = authority("Root")
+    device = issue("device", root)
+    blacklist = tmp_path / "blacklist"
+    blacklist.touch()
+    with guarded(tmp_path, [root], BlacklistPath=str(blacklist)) as guard:
+        assert guard.ask(device) == 200
+        pid = guard.gateway.process.pid
+        before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (8, before[1]))
+        blacklist.write_text(f"{device.serial:x}\n")
+        guard.gateway.wait_for_log('msg="reload failed, .*Too many open files')
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+        guard.gateway.wait_for_log("msg=reloaded", 30)
+        assert guard.ask(device) is None
+        assert guard.gateway.log.count("reload failed") == 1
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
