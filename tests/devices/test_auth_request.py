@@ -5,11 +5,13 @@ import json
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mender_gateway.demo.keys import signature
-from mender_gateway.devices.auth_request import Ambiguous, Unreadable, is_signed, parse
+from mender_gateway.devices.auth_request import Ambiguous, Unreadable, is_signed, load_key, parse
 from tests.support.authority import Issued, PrivateKey, issue, shared_key
 
 KINDS = ["rsa3072", "p256", "p384", "ed25519"]
@@ -203,3 +205,20 @@ def test_equal_pairs_of_identity_and_key_are_remembered_by_a_few_bytes() -> None
 )
 def test_a_key_that_others_can_find_is_weak(kind: str, weak: bool) -> None:
     assert (parse(body(pubkey=pem(shared_key(kind)))).weakness is not None) is weak
+
+
+def rsa_key(modulus_bits: int, exponent: int) -> str:
+    """Nobody has its private part, and no reader minds."""
+    modulus = (1 << modulus_bits) - 159
+    key = rsa.RSAPublicNumbers(exponent, modulus).public_key()
+    form = PublicFormat.SubjectPublicKeyInfo
+    return key.public_bytes(Encoding.PEM, form).decode()
+
+
+def test_an_exponent_that_takes_long_to_verify_with_is_not_read() -> None:
+    assert load_key(rsa_key(2048, 2**31 - 1))
+    for modulus, exponent in ((2048, 2**31 + 1), (3072, 2**3071 + 1), (16384, 2**63 + 1)):
+        with pytest.raises(Unreadable):
+            load_key(rsa_key(modulus, exponent))
+    with pytest.raises(Unreadable):
+        load_key(rsa_key(65536, 65537))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -199,3 +200,45 @@ def test_a_rejected_device_stays_out_whatever_it_tries(fleet: Fleet) -> None:
     assert known is not None
     assert "accepted" not in {str(each.status) for each in known.auth_sets}
     assert len(fleet.upstream.requests_to(STATUS)) == accepted
+
+
+def test_a_request_that_is_made_to_be_slow_is_refused_for_its_size(fleet: Fleet) -> None:
+    """Four megabytes of empty lists kept the event loop busy for a second."""
+    device = fleet.device()
+    for text in ("[],", "{},", '"",'):
+        identity = '{"mac":[' + text * 11_000 + "0]}"
+        body = json.dumps({"id_data": identity, "pubkey": device.pubkey}).encode()
+        assert fleet.send(device, device.request(body))[0] == 413
+    assert fleet.upstream.requests == []
+    identity = '{"mac":"' + "x" * 30_000 + '"}'
+    body = json.dumps({"id_data": identity, "pubkey": device.pubkey}).encode()
+    assert fleet.send(device, device.request(body))[0] == 200
+
+
+def test_whatever_is_sent_only_keys_that_signed_are_ever_authorised(fleet: Fleet) -> None:
+    """Requests put together at random from the parts of three devices."""
+    chance = random.Random(20_261_125)
+    devices = [fleet.device(key=new_key(kind)) for kind in ("p256", "ed25519", "p256")]
+    signed: set[bytes] = set()
+    honest: set[tuple[str, str]] = set()
+    for _ in range(120):
+        sender, owner, signer, claimed = (chance.choice(devices) for _ in range(4))
+        body = sent = covered = auth_body(claimed.identity, owner.pubkey)
+        match chance.randrange(5):
+            case 0:
+                place = chance.randrange(len(body))
+                sent = body[:place] + bytes([body[place] ^ 1]) + body[place + 1 :]
+            case 1:
+                sent = body + chance.choice([b" ", b"{}", b"\n"])
+            case 2:
+                covered = auth_body(sender.identity, owner.pubkey)
+        given = signature(signer.key, covered)
+        if owner is signer and sent == covered:
+            signed.add(sent)
+            honest.add((json.dumps(claimed.identity), owner.pubkey))
+        fleet.send(sender, post(sent, f"X-Men-Signature: {given}"))
+    assert 0 < len(signed) < 120
+    assert {each.body for each in fleet.upstream.requests_to(f"POST {AUTH}")} <= signed
+    for call in fleet.upstream.requests_to(f"POST {DEVICES}"):
+        asked = json.loads(call.body)
+        assert (json.dumps(asked["identity_data"]), asked["pubkey"]) in honest

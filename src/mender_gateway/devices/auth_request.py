@@ -25,6 +25,12 @@ from cryptography.hazmat.primitives.serialization import (
 
 _MEMBERS = frozenset({"id_data", "pubkey", "tenant_token"})
 _LARGEST_KEY = 8 * 1024
+_LARGEST_EXPONENT = 2**31 - 1
+"""Of RSA keys: Go reads no larger one, and verifying takes as long as it is."""
+LARGEST = 32 * 1024
+"""Bytes of a request. Clients send two thousand; reading what is made to be slow takes a few
+milliseconds of everybody's time.
+"""
 _SMALLEST_RSA = 2048
 _SMALLEST_CURVE = 256
 _HALF = re.compile("[\ud800-\udfff]")
@@ -117,6 +123,8 @@ def load_key(pubkey: str) -> type_of_key:
         raise Unreadable("pubkey cannot be read") from error
     if not isinstance(key, type_of_key):
         raise Unreadable("pubkey is of an unknown kind")
+    if isinstance(key, rsa.RSAPublicKey) and key.public_numbers().e > _LARGEST_EXPONENT:
+        raise Unreadable("pubkey has an exponent that the server does not read")
     return key
 
 

@@ -10,11 +10,18 @@ bounded, equal requests share it, and what was decided is remembered.
 import asyncio
 from collections.abc import AsyncIterator, Hashable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from mender_gateway.config.settings import Mtls
-from mender_gateway.devices.auth_request import Ambiguous, AuthRequest, Unreadable, is_signed, parse
+from mender_gateway.devices.auth_request import (
+    LARGEST,
+    Ambiguous,
+    AuthRequest,
+    Unreadable,
+    is_signed,
+    parse,
+)
 from mender_gateway.devices.claims import disagreement
 from mender_gateway.devices.decision import Accept, Verdict, decide
 from mender_gateway.devices.memory import Decision, Memory
@@ -99,6 +106,8 @@ class Provisioning:
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._forwarder = forwarder
+        most = min(LARGEST, forwarder.limits.json_bytes)
+        self._limits = replace(forwarder.limits, json_bytes=most)
         self._devices = devices
         self._settings = settings
         self._log = log
@@ -114,7 +123,7 @@ class Provisioning:
         certificate = exchange.certificate
         if certificate is None:
             raise Forbidden("a client certificate is required")
-        body = await read_whole_body(exchange, self._forwarder.limits)
+        body = await read_whole_body(exchange, self._limits)
         request = self._read(body, certificate)
         self._verify(exchange, request, body, certificate)
         began = self._loop.time()
