@@ -197,6 +197,7 @@ def test_a_device_that_an_administrator_rejects_stays_out_also_after_a_restart(
         assert "accepted" not in {str(each.status) for each in known.auth_sets}
 
 
+@pytest.mark.full  # the client waits a minute before it goes on
 def test_a_download_ends_with_the_certificate_of_its_device(tmp_path: Path) -> None:
     blacklist = tmp_path / "blacklist"
     blacklist.touch()
