@@ -64,7 +64,9 @@ class Shares:
             async with asyncio.timeout(self._patience):
                 await wait
         except TimeoutError:
-            raise Overloaded("too many requests of one address at a time") from None
+            if not wait.done() or wait.cancelled():
+                raise Overloaded("too many requests of one address at a time") from None
+            # It was given in the same moment.
         except asyncio.CancelledError:
             if wait.done() and not wait.cancelled():
                 self._release(origin)  # it was given, and is not wanted any more
