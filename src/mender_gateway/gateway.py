@@ -51,6 +51,8 @@ if TYPE_CHECKING:
 
 _LAST_WORDS = 5.0
 """Seconds for connections to end after the grace period."""
+_OWN_CONNECTIONS = 64
+"""Connections of the metrics listener: of Prometheus and of probes."""
 _RELOAD_AGAIN = 10.0
 """Seconds after which files that could not be used are tried again, in case nothing is wrong with
 them: descriptors or memory may have run out."""
@@ -110,6 +112,10 @@ class Gateway:
             config.limits.connections_per_address,
             self._is_trusted,
             self._observer.crowded,
+        )
+        # Whoever takes all places of devices must not make the gateway look dead.
+        self._own_places = Places(
+            _OWN_CONNECTIONS, _OWN_CONNECTIONS, self._is_trusted, self._observer.crowded
         )
         self._clock = Clock(
             lambda seconds: log.warn(
@@ -266,12 +272,13 @@ class Gateway:
         self, sock: socket.socket, name: str, scheme: str, handler: type_of_handler, secure: bool
     ) -> None:
         entrance = self._entrance if secure else None
+        places = self._own_places if name == "metrics" else self._places
         server = Server(
             handler,
             scheme=scheme,
             limits=self._config.limits,
             bulk=self._bulk,
-            places=self._places,
+            places=places,
             budget=self._bodies,
             reports=Reports(
                 self._observer.answered,
@@ -286,7 +293,7 @@ class Gateway:
             sock,
             self._loop,
             self._deadlines,
-            self._places,
+            places,
             server.serve,
             entrance.context if isinstance(entrance, PlainTls) else None,
         )
@@ -351,7 +358,7 @@ class Gateway:
             listener.close()
         for server in self._servers:
             server.draining = True
-        for stream in list(self._places.idle):
+        for stream in [*self._places.idle, *self._own_places.idle]:
             stream.close()
         self._tunnels.close()
         tasks = {task for listener in self._listeners for task in listener.tasks}

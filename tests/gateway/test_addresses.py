@@ -138,6 +138,25 @@ def test_a_device_that_gives_up_waiting_leaves_no_place_taken(
         assert all(works(peer) for peer in slow)
 
 
+def test_probes_and_metrics_are_answered_when_devices_have_every_place(
+    start: Start, stage: Stage, path: str
+) -> None:
+    release = threading.Event()
+    waiting_part(stage, path, release)
+    gateway = start(stage.url, {"Limits": {"Connections": 3}}, METRICS)
+    with ExitStack() as stack:
+        busy = [stack.enter_context(connect(gateway.ports["http"])) for _ in range(3)]
+        for peer in busy:
+            peer.send(asking(path))
+        eventually(lambda: len(stage.of(path)) == 3)
+        for target, status in (("/api/internal/v1/gateway/alive", 204), ("/metrics", 200)):
+            with connect(gateway.ports["metrics"]) as probe:
+                probe.send(asking(target))
+                assert probe.answer()[0] == status
+        release.set()
+        assert [peer.answer()[2] for peer in busy] == [b"worked"] * 3
+
+
 @pytest.mark.parametrize(
     ("one", "other", "same"),
     [
