@@ -38,6 +38,13 @@ class BadLink(GatewayError):
     text = "malformed artifact link"
 
 
+class Unauthorized(GatewayError):
+    """The request does not prove what it claims."""
+
+    status = 401
+    text = "unauthorized"
+
+
 class Forbidden(GatewayError):
     """The gateway refuses: a wrong or expired link, a host that is not whitelisted."""
 

@@ -42,6 +42,7 @@ from mender_gateway.observe.log import Log
 from mender_gateway.observe.metrics import Metrics
 from mender_gateway.observed import Observer
 from mender_gateway.proxy.forward import Forwarder
+from mender_gateway.proxy.shares import Shares
 from mender_gateway.proxy.tunnel import Tunnels
 from mender_gateway.routes import Router
 
@@ -50,6 +51,11 @@ if TYPE_CHECKING:
 
 _LAST_WORDS = 5.0
 """Seconds for connections to end after the grace period."""
+_OWN_CONNECTIONS = 64
+"""Connections of the metrics listener: of Prometheus and of probes."""
+_RELOAD_AGAIN = 10.0
+"""Seconds after which files that could not be used are tried again, in case nothing is wrong with
+them: descriptors or memory may have run out."""
 
 
 def run(loaded: Loaded, log: Log) -> int:
@@ -95,10 +101,22 @@ class Gateway:
         self._log = log
         self._loop = loop
         self._poller = Poller(loop)
-        self._places = Places(config.limits.connections)
         self._bodies = Budget(16 * config.limits.json_bytes)
         self._metrics = Metrics()
         self._observer = Observer(log, self._metrics)
+        self._trusted_networks = [
+            ipaddress.ip_network(text, strict=False) for text in config.trusted_proxies
+        ]
+        self._places = Places(
+            config.limits.connections,
+            config.limits.connections_per_address,
+            self._is_trusted,
+            self._observer.crowded,
+        )
+        # Whoever takes all places of devices must not make the gateway look dead.
+        self._own_places = Places(
+            _OWN_CONNECTIONS, _OWN_CONNECTIONS, self._is_trusted, self._observer.crowded
+        )
         self._clock = Clock(
             lambda seconds: log.warn(
                 "the local clock differs from the server's; links use the server's time",
@@ -147,6 +165,7 @@ class Gateway:
         self._background: set[asyncio.Task[Any]] = set()
         self._watch: FileWatch | None = None
         self._reloading = asyncio.Lock()
+        self._again: asyncio.TimerHandle | None = None
 
     # --- building ------------------------------------------------------------------------------
 
@@ -180,27 +199,34 @@ class Gateway:
     def _make_forwarder(self) -> Forwarder:
         config = self._config
         url = config.artifacts_proxy.gateway_url if config.artifacts_proxy.enabled else None
-        networks = [ipaddress.ip_network(text, strict=False) for text in config.trusted_proxies]
-
-        def trusted(peer: str) -> bool:
-            if not networks:
-                return False
-            address = ipaddress.ip_address(peer.partition("%")[0])
-            return any(address in network for network in networks)
 
         def on_answer(answer: Answer) -> None:
             date = answer.index.get(b"date")
             if date is not None:
                 self._clock.heard(date)
 
+        shares = Shares(
+            config.limits.upstream_connections_per_address,
+            config.limits.connect,
+            self._is_trusted,
+            self._loop,
+        )
         return Forwarder(
             self._pool,
             self._upstream,
             config.limits,
+            shares,
             forwarded_host=(url or config.upstream.url).authority.encode(),
-            trusted=trusted,
+            trusted=self._is_trusted,
             on_answer=on_answer,
         )
+
+    def _is_trusted(self, peer: str) -> bool:
+        """Whether it is one of TrustedProxies, which stand for many devices."""
+        if not self._trusted_networks:
+            return False
+        address = ipaddress.ip_address(peer.partition("%")[0])
+        return any(address in network for network in self._trusted_networks)
 
     # --- starting and stopping -----------------------------------------------------------------
 
@@ -247,12 +273,13 @@ class Gateway:
         self, sock: socket.socket, name: str, scheme: str, handler: type_of_handler, secure: bool
     ) -> None:
         entrance = self._entrance if secure else None
+        places = self._own_places if name == "metrics" else self._places
         server = Server(
             handler,
             scheme=scheme,
             limits=self._config.limits,
             bulk=self._bulk,
-            places=self._places,
+            places=places,
             budget=self._bodies,
             reports=Reports(
                 self._observer.answered,
@@ -266,7 +293,7 @@ class Gateway:
         listener = Listener(
             sock,
             self._poller,
-            self._places,
+            places,
             server.serve,
             entrance.context if isinstance(entrance, PlainTls) else None,
         )
@@ -296,16 +323,23 @@ class Gateway:
 
     def reload(self) -> None:
         """Read certificates, keys and lists anew (SIGHUP, or because a file has changed)."""
-        self._spawn(self._reload())
+        self._spawn(self._reload(silent=False))
 
-    async def _reload(self) -> None:
-        """Bad files leave the old ones in force."""
+    async def _reload(self, *, silent: bool) -> None:
+        """Bad files leave the old ones in force; `silent`: it was said before that they are bad."""
         async with self._reloading:
+            if self._again is not None:
+                self._again.cancel()
+                self._again = None
             try:
                 if self._entrance is not None:
                     await self._entrance.reload()
             except ConfigError as error:
-                self._log.error("reload failed, what was in force stays", error=str(error))
+                if not silent:
+                    self._log.error("reload failed, what was in force stays", error=str(error))
+                self._again = self._loop.call_later(
+                    _RELOAD_AGAIN, lambda: self._spawn(self._reload(silent=True))
+                )
             else:
                 self._log.info("reloaded")
 
@@ -318,11 +352,13 @@ class Gateway:
         """Drain and end everything; returns within the grace period and a few seconds."""
         if self._watch is not None:
             self._watch.close()
+        if self._again is not None:
+            self._again.cancel()
         for listener in self._listeners:
             listener.close()
         for server in self._servers:
             server.draining = True
-        for stream in list(self._places.idle):
+        for stream in [*self._places.idle, *self._own_places.idle]:
             stream.close()
         self._tunnels.close()
         tasks = {task for listener in self._listeners for task in listener.tasks}

@@ -61,6 +61,7 @@ class MutualTls:
     ) -> None:
         """Reads the files; raises ConfigError."""
         self._files = trust_files(config)
+        self._settings = config.mtls
         self.looked = look(self.watched())
         self._log = log
         self._loop = loop
@@ -70,7 +71,6 @@ class MutualTls:
             raise ConfigError(f"{error.what}: {error}") from error
         self._warn(trust)
         self.gate = Gate(trust, observer.cut, loop)
-        self._settings = config.mtls
         self._limits = config.limits
         self._login: Login | None = None
         self._provisioning: Provisioning | None = None
@@ -92,10 +92,13 @@ class MutualTls:
             self._login.close()
 
     def watched(self) -> list[str]:
-        return self._files.watched()
+        secrets = (self._settings.mender_password_file, self._settings.mender_token_file)
+        return [*self._files.watched(), *(path for path in secrets if path is not None)]
 
     async def reload(self) -> None:
         """Read all files anew; raises ConfigError, with the old ones still in force."""
+        if self._login is not None:
+            await self._login.look_again()
         try:
             trust = await self._loop.run_in_executor(None, load_trust, self._files)
         except BadTrust as error:
@@ -120,7 +123,8 @@ class MutualTls:
                         _STALE_SAID,
                         f"stale {each.source} {each.issuer}",
                         "warn",
-                        "a revocation list is past its nextUpdate and stays in force",
+                        "a revocation list is past its nextUpdate, or from the future, and stays "
+                        "in force",
                         file=each.source,
                         issuer=each.issuer,
                     )
@@ -143,7 +147,7 @@ class MutualTls:
             ("crl_lists", "Revocation lists in force.", len(lists.lists) if lists else 0),
             (
                 "crl_stale",
-                "Revocation lists in force that are past their nextUpdate.",
+                "Revocation lists in force that are past their nextUpdate, or from the future.",
                 len(lists.stale(time.time())) if lists else 0,
             ),
         ):

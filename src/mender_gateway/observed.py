@@ -29,6 +29,7 @@ _COUNTERS = {
     "mender_gateway_internal_errors": "Faults of the gateway's own.",
     "mender_gateway_storage_bytes": "Bytes of artifacts received from storage.",
     "mender_gateway_cache_bypasses": "Artifacts streamed past the cache.",
+    "mender_gateway_refused_connections": "Connections refused: too many of one address.",
     "mender_gateway_rejected_artifacts": "Downloads refused: wrong checksum or signature.",
 }
 
@@ -125,6 +126,18 @@ class Observer:
             reason=str(reason),
             detail=text_of(error),
             **(of_certificate(shown) if shown else {}),
+        )
+
+    def crowded(self, peer: str) -> None:
+        """A connection was refused because its address has too many."""
+        self._count("mender_gateway_refused_connections")
+        self._log.once_per(
+            60.0,
+            f"crowded {peer}",
+            "warn",
+            "connections refused: one address has too many",
+            peer=peer,
+            advice="find out what it does, or raise Limits.ConnectionsPerAddress",
         )
 
     def cut(self, peer: str, certificate: "ClientCertificate", reason: Refused) -> None:

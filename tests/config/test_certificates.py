@@ -150,6 +150,18 @@ def test_a_key_that_everybody_reads_is_a_warning(tmp_path: Path) -> None:
     assert "chmod 600" in warning
 
 
+@pytest.mark.parametrize("field", ["mender_password_file", "mender_token_file"])
+def test_a_secret_that_everybody_reads_is_a_warning(field: str, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("x")
+    config = Config(UPSTREAM, mtls=Mtls(enabled=True, **{field: str(secret)}))  # type: ignore[arg-type]
+    secret.chmod(0o640)
+    assert check(config).warnings == []
+    secret.chmod(0o644)
+    (warning,) = check(config).warnings
+    assert f"chmod 600 {secret}" in warning
+
+
 def test_bundles_are_loaded_and_expired_roots_counted(tmp_path: Path) -> None:
     bundle = tmp_path / "ca.pem"
     bundle.write_bytes(

@@ -6,7 +6,7 @@ import pytest
 
 from mender_gateway.devices.auth_request import der_of, fingerprint, load_key
 from mender_gateway.devices.decision import Accept, Verdict, decide
-from mender_gateway.devices.memory import AUTHORISED_FOR, REJECTED_FOR, Memory
+from mender_gateway.devices.memory import Decision, Memory
 from mender_gateway.management.devices import AuthSet, Device
 from tests.support.authority import Issued, issue, new_key
 
@@ -63,19 +63,21 @@ def test_no_device_of_which_nothing_but_rejected_keys_are_known_is_ever_accepted
             assert not rejected or {other, third} & {"accepted", "preauthorized"}
 
 
-def test_memory_forgets_in_time_and_when_it_is_full() -> None:
-    memory = Memory(most=3)
-    memory.authorised("a", 0.0)
-    memory.rejected("r", 0.0)
-    found = memory.recall("a", AUTHORISED_FOR - 1)
+@pytest.mark.parametrize("decision", Decision)
+def test_memory_forgets_in_time(decision: Decision) -> None:
+    memory = Memory()
+    memory.remember("a", decision, 0.0)
+    found = memory.recall("a", decision.value - 1)
     assert found is not None
-    assert not found.rejected
-    assert memory.recall("a", AUTHORISED_FOR) is None
-    rejected = memory.recall("r", REJECTED_FOR - 1)
-    assert rejected is not None
-    assert rejected.rejected
-    assert memory.recall("r", REJECTED_FOR) is None
+    assert found.decision is decision
+    assert memory.recall("a", decision.value) is None
+    assert len(memory) == 0
+
+
+def test_memory_forgets_the_oldest_when_it_is_full() -> None:
+    memory = Memory(most=3)
     for name in "abcd":
-        memory.authorised(name, 0.0)
+        memory.remember(name, Decision.AUTHORISED, 0.0)
     assert len(memory) == 3
     assert memory.recall("a", 1.0) is None
+    assert memory.recall("d", 1.0) is not None

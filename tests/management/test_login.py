@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -140,12 +141,18 @@ def test_a_new_token_that_is_refused_is_not_followed_by_another_login(
     ("reply", "advice"),
     [
         (answer(401, b'{"error":"unauthorized"}'), "check Features.mTLS.MenderUsername"),
-        (answer(401, b'{"error":"2FA code required"}'), "this user has two-factor authentication"),
-        (answer(403, b'{"error":"SSO is enforced"}'), "logs in by single sign-on"),
+        (answer(401, b'{"error":"2fa token missing"}'), "this user has two-factor authentication"),
+        (
+            # Word for word as the documentation of Mender's API has it.
+            answer(200, b'{"id": "1a97b53f-9b84-5048-8874-df01f4f58f78", "kind": "sso/saml"}'),
+            "this user logs in by single sign-on",
+        ),
+        (answer(200, b'{"id":"x","kind":"sso/oidc"}'), "this user logs in by single sign-on"),
         (answer(302, b"", "Location: https://idp.example.com/"), "logs in by single sign-on"),
         (answer(200, b"<html>sign in</html>"), "check UpstreamServer.URL"),
+        (answer(404, b'{"error":"not found"}'), "check UpstreamServer.URL"),
     ],
-    ids=["wrong", "two factors", "single sign-on", "redirect", "page"],
+    ids=["wrong", "two factors", "SAML", "OIDC", "redirect", "page", "another server"],
 )
 def test_a_refused_login_says_what_to_do_and_is_not_repeated(
     reply: bytes, advice: str, stage: Stage, tmp_path: Path
@@ -155,7 +162,7 @@ def test_a_refused_login_says_what_to_do_and_is_not_repeated(
         assert [ask() for _ in range(4)] == [401] * 4
         line = gateway.wait_for_log('level=error msg="devices cannot be authorised: .*')[0]
         assert advice in line
-        assert "personal access token" in line
+        assert ("personal access token" in line) is ("UpstreamServer" not in advice)
         assert gateway.log.count("devices cannot be authorised") == 1
     assert len(logins(stage)) == 1
 
@@ -186,6 +193,51 @@ def test_a_password_file_is_read_anew_and_its_absence_said(stage: Stage, tmp_pat
         assert ask() == 401
     (given,) = logins(stage)[0].values(b"authorization")
     assert base64.b64decode(given.removeprefix(b"Basic ")).endswith(b":from the file")
+
+
+def test_a_changed_password_file_is_tried_at_once(stage: Stage, tmp_path: Path) -> None:
+    """A wrong password is tried once a minute, but nobody has to wait who has put it right."""
+    secret = tmp_path / "password"
+    secret.write_text("wrong\n")
+    stage.answer(LOGIN, REFUSED)
+    settings = {"MenderPassword": "", "MenderPasswordFile": str(secret)}
+    with gateway_before(stage, tmp_path, **settings) as (gateway, ask):
+        assert [ask(), ask()] == [401, 401]
+        assert len(logins(stage)) == 1
+        stage.answer(LOGIN, answer(200, token(3600).encode()))
+        replace(secret, "right\n")
+        gateway.wait_for_log("msg=reloaded")
+        assert ask() == 401
+    first, second = (each.values(b"authorization")[0] for each in logins(stage))
+    assert base64.b64decode(first.removeprefix(b"Basic ")).endswith(b":wrong")
+    assert base64.b64decode(second.removeprefix(b"Basic ")).endswith(b":right")
+    assert len(stage.of(DEVICES)) == 1
+
+
+def test_a_changed_token_file_is_used_at_once(stage: Stage, tmp_path: Path) -> None:
+    """One that is replaced because it leaked must not be used until the server refuses it."""
+    secret = tmp_path / "token"
+    secret.write_text("old.old.old\n")
+    settings = {"MenderPassword": "", "MenderTokenFile": str(secret)}
+    with gateway_before(stage, tmp_path, **settings) as (gateway, ask):
+        assert ask() == 401
+        replace(secret, "new.new.new\n")
+        gateway.wait_for_log("msg=reloaded")
+        assert ask() == 401
+        secret.unlink()
+        assert ask() == 401
+    assert [each.values(b"authorization")[0] for each in stage.of(DEVICES)] == [
+        b"Bearer old.old.old",
+        b"Bearer new.new.new",
+        b"Bearer new.new.new",
+    ]
+    assert logins(stage) == []
+
+
+def replace(path: Path, text: str) -> None:
+    beside = path.with_name(f".{path.name}.new")
+    beside.write_text(text)
+    os.replace(beside, path)
 
 
 def test_an_unusable_device_in_an_answer_is_trouble(stage: Stage, tmp_path: Path) -> None:

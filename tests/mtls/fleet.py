@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from mender_gateway.demo.apis.devauth import Generation
-from mender_gateway.demo.cloud import CloudSettings, running
+from mender_gateway.demo.cloud import Cloud, CloudSettings, running
 from mender_gateway.demo.keys import signature
 from mender_gateway.demo.upstream import Upstream
 from tests.mtls.gateways import write_roots
 from tests.support.authority import Issued, PrivateKey, authority, issue, new_key
 from tests.support.gateway import GatewayProcess, running_gateway
 from tests.support.pki import make_server_pki
+from tests.support.ports import fixed_port
 from tests.support.scripted import Peer, connect
 
 AUTH = "/api/devices/v1/authentication/auth_requests"
@@ -67,11 +68,15 @@ class Device:
 @dataclass
 class Fleet:
     gateway: GatewayProcess
-    upstream: Upstream
+    cloud: Cloud
     root: Issued
     folder: Path
     made: int = 0
     contexts: dict[int, ssl.SSLContext] = field(default_factory=dict)
+
+    @property
+    def upstream(self) -> Upstream:
+        return self.cloud.upstream
 
     def device(self, name: str | None = None, key: PrivateKey | None = None) -> Device:
         self.made += 1
@@ -125,9 +130,11 @@ def running_fleet(
     folder: Path,
     generation: Generation = "4.1",
     other: dict[str, Any] | None = None,
+    *,
+    cache: bool = False,
     **settings: Any,
 ) -> Iterator[Fleet]:
-    """`settings` go into Features.mTLS; None takes one away."""
+    """`settings` go into Features.mTLS; None takes one away. `cache`: artifacts come through it."""
     root = authority("Root")
     pki = make_server_pki(folder / "server")
     with running(CloudSettings(generation=generation)) as cloud:
@@ -138,17 +145,28 @@ def running_fleet(
             "MenderPassword": cloud.upstream.password,
             **settings,
         }
+        features: dict[str, Any] = {
+            "mTLS": {key: value for key, value in mtls.items() if value is not None}
+        }
+        port = fixed_port() if cache else 0
+        if cache:
+            features["ArtifactsProxy"] = {
+                "Enabled": True,
+                "GatewayURL": f"https://127.0.0.1:{port}",
+                "DomainWhitelist": [cloud.storage.authority],
+                "ArtifactsCache": {"Enabled": True, "Path": str(folder / "cache")},
+            }
         config = {
             "HTTPS": {
                 "Enabled": True,
-                "Listen": "127.0.0.1:0",
+                "Listen": f"127.0.0.1:{port}",
                 "ServerCertificate": str(pki.certificate),
                 "ServerKey": str(pki.key),
             },
             "Metrics": {"Enabled": True, "Listen": "127.0.0.1:0"},
             "UpstreamServer": {"URL": cloud.upstream.base},
-            "Features": {"mTLS": {key: value for key, value in mtls.items() if value is not None}},
+            "Features": features,
             **(other or {}),
         }
         with running_gateway(folder, config) as gateway:
-            yield Fleet(gateway, cloud.upstream, root, folder)
+            yield Fleet(gateway, cloud, root, folder)

@@ -32,6 +32,8 @@ class Families:
         self.intermediate = authority("Intermediate", self.root, path_length=0)
         self.successor = authority("Intermediate 2", self.root)
         self.expired_intermediate = authority("Expired Intermediate", self.root, days=(-9, -1))
+        self.cross_key = authority("Crossed")
+        """The name and the key of an intermediate that several CAs sign."""
         self.too_deep = authority("Too Deep", self.intermediate)
 
     def via(self, issuer: Issued, *above: Issued, **options: object) -> Issued:
@@ -86,6 +88,32 @@ def constrained(families: Families) -> Issued:
     permitted = x509.NameConstraints([x509.DNSName("inside.example.com")], None)
     issuer = authority("Constrained", families.root, extensions=[(permitted, True)])
     return families.via(issuer, names=[x509.DNSName("outside.example.com")])
+
+
+def excluded(families: Families) -> Issued:
+    """The root's own constraint holds two floors below."""
+    forbidden = x509.NameConstraints(None, [x509.DNSName("secret.example.com")])
+    upper = authority("Excluding", families.root, extensions=[(forbidden, True)])
+    lower = authority("Below", upper)
+    return families.via(lower, upper, names=[x509.DNSName("a.secret.example.com")])
+
+
+def cross_signed(families: Families, *, known_first: bool) -> Issued:
+    """An intermediate that a known and an unknown root have signed; the device sends both."""
+    key = families.cross_key.key
+    both = [
+        authority("Crossed", families.root, key=key),
+        authority("Crossed", families.stranger, key=key),
+    ]
+    chain = both if known_first else both[::-1]
+    return issue("device", families.cross_key).with_chain(*chain)
+
+
+def renewed_beside_expired(families: Families) -> Issued:
+    key = families.cross_key.key
+    old = authority("Crossed", families.root, key=key, days=(-30, -1))
+    new = authority("Crossed", families.root, key=key)
+    return issue("device", families.cross_key).with_chain(old, new)
 
 
 def sha1_leaf(families: Families) -> Issued:
@@ -156,6 +184,10 @@ GOOD: dict[str, Callable[[Families], Issued]] = {
     "serial of one digit": lambda f: issue("device", f.root, serial=1),
     "version 1, as openssl makes it": lambda f: by_openssl(f.root, "-set_serial 77"),
     "chain of nine": lambda f: long_chain(f, 7),
+    "cross-signed, known first": lambda f: cross_signed(f, known_first=True),
+    "strangers' certificates beside": lambda f: f.via(f.intermediate, f.stranger, f.namesake),
+    "renewed intermediate beside the expired one": renewed_beside_expired,
+    "RSA-PSS": lambda f: by_openssl(f.second, "-set_serial 78 -sigopt rsa_padding_mode:pss"),
 }
 
 BAD: dict[str, tuple[Callable[[Families], Issued], str]] = {
@@ -198,6 +230,34 @@ BAD: dict[str, tuple[Callable[[Families], Issued], str]] = {
     ),
     "negative serial": (lambda f: by_openssl(f.root, "-set_serial -77"), "malformed"),
     "serial zero": (lambda f: by_openssl(f.root, "-set_serial 0"), "malformed"),
+    "usage without digital signature": (
+        lambda f: issue("device", f.root, extensions=[(sign_usage(), True)]),
+        "purpose",
+    ),
+    "intermediate for servers": (
+        lambda f: f.via(
+            authority("Servers", f.root, extensions=[(x509.ExtendedKeyUsage([SERVER]), False)])
+        ),
+        "purpose",
+    ),
+    "RSA-PSS with SHA-1": (
+        lambda f: by_openssl(f.second, "-set_serial 79 -sha1 -sigopt rsa_padding_mode:pss"),
+        "weak-digest",
+    ),
+    "cross-signed by an expired CA alone": (
+        lambda f: issue("device", f.cross_key).with_chain(
+            authority("Crossed", f.expired_intermediate, key=f.cross_key.key),
+            f.expired_intermediate,
+        ),
+        "expired",
+    ),
+    # OpenSSL does not go back and try the second one; documented.
+    "cross-signed, unknown first": (lambda f: cross_signed(f, known_first=False), "unknown-ca"),
+    "excluded name": (excluded, "name-constraint"),
+    "a device's certificate as its own intermediate": (
+        lambda f: f.via(issue("device", f.root, key=new_key("p256")), f.intermediate),
+        "not-a-ca|unknown-ca",
+    ),
     "chain of eleven": (lambda f: long_chain(f, 9), "chain-too-long"),
     "chain of a hundred": (lambda f: long_chain(f, 98), "chain-too-long|unknown-ca"),
 }
@@ -259,11 +319,28 @@ def test_a_client_without_certificate_is_refused(guard: Guarded) -> None:
 def test_a_malformed_certificate_is_refused(
     position: int, byte: int, guard: Guarded, families: Families
 ) -> None:
-    """TLS 1.2 sends the certificate in the clear, so that it can be spoilt on the way."""
+    before = refused(guard, "malformed")
+    show_spoilt(guard, issue("spoilt", families.root), position, byte)
+    assert refused(guard, "malformed") == before + 1
+
+
+def test_a_certificate_that_openssl_alone_can_read_is_refused_like_any_other(
+    guard: Guarded, families: Families
+) -> None:
+    """Of X.509 version 25: there is none, and OpenSSL does not mind."""
     device = issue("spoilt", families.root)
     der = device.certificate.public_bytes(Encoding.DER)
+    at = der.index(b"\xa0\x03\x02\x01\x02") + 4
+    before = refused(guard, "bad-signature")
+    show_spoilt(guard, device, at, 24)
+    assert refused(guard, "bad-signature") == before + 1
+    assert "Traceback" not in guard.gateway.log
+
+
+def show_spoilt(guard: Guarded, device: Issued, position: int, byte: int) -> None:
+    """TLS 1.2 sends the certificate in the clear, so that it can be spoilt on the way."""
+    der = device.certificate.public_bytes(Encoding.DER)
     spoilt = der[:position] + bytes([byte]) + der[position + 1 :]
-    before = refused(guard, "malformed")
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     context = guard.context(device, ssl.TLSVersion.TLSv1_2)
     client = context.wrap_bio(incoming, outgoing)
@@ -280,4 +357,3 @@ def test_a_malformed_certificate_is_refused(
                     received = sock.recv(65536)
                     incoming.write(received) if received else incoming.write_eof()
     assert der in sent
-    assert refused(guard, "malformed") == before + 1

@@ -1,9 +1,11 @@
 """From a certificate to an authorised device, over real sockets and both server generations."""
 
+import gzip
 import json
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -138,6 +140,9 @@ def test_a_device_in_a_loop_does_not_cause_calls_in_a_loop(newest: Fleet) -> Non
         assert newest.authenticate(device) == 401
     assert len(newest.management()) == before
     assert newest.outcomes("remembered") == 10
+    said = "refuses a device that was authorised a moment ago"
+    newest.gateway.wait_for_log(f'{said}.*subject="CN=device-1"')
+    assert newest.gateway.log.count(said) == 1
 
 
 def unauthorised() -> Answer:
@@ -154,7 +159,7 @@ def test_without_cache_every_refusal_is_looked_into(tmp_path: Path) -> None:
         assert len(fleet.management()) >= before + 3
 
 
-def test_a_badly_signed_request_leads_to_no_management_call(fleet: Fleet) -> None:
+def test_a_badly_signed_request_goes_no_further(fleet: Fleet) -> None:
     device, victim = fleet.device(), fleet.device()
     good = signature(device.key, device.body)
     cases = {
@@ -173,11 +178,10 @@ def test_a_badly_signed_request_leads_to_no_management_call(fleet: Fleet) -> Non
     }
     for name, request in cases.items():
         assert fleet.send(device, request)[0] == 401, name
-    assert fleet.management() == []
     assert fleet.outcomes("bad-signature") == len(cases)
     fleet.gateway.wait_for_log("auth request is not signed by the key it names")
-    assert fleet.send(device, post(device.body))[0] == 400  # without signature: the server's word
-    assert fleet.management() == []
+    assert fleet.send(device, post(device.body))[0] == 400  # as the server says without signature
+    assert fleet.upstream.requests == []
 
 
 def test_a_request_with_two_readings_is_refused_before_the_server_sees_it(newest: Fleet) -> None:
@@ -190,6 +194,7 @@ def test_a_request_with_two_readings_is_refused_before_the_server_sees_it(newest
         f'{{"id_data":"{{\\"mac\\":\\"a\\"}}","\\u0070ubkey":{key},"pubkey":{another}}}',
         f'{{"id_data":"{{\\"mac\\":\\"a\\",\\"mac\\":\\"b\\"}}","pubkey":{key}}}',
         f'{{"id_data":"{{\\"mac\\":\\"a\\"}}","pub\\u212Aey":{another},"pubkey":{key}}}',
+        f'{{"id_data":"{{\\"m\\\\ud800\\":1,\\"m\\\\ud801\\":2}}","pubkey":{key}}}',
     ]
     for text in bodies:
         status, _, body = newest.send(device, device.request(text.encode()))
@@ -199,14 +204,25 @@ def test_a_request_with_two_readings_is_refused_before_the_server_sees_it(newest
     assert newest.outcomes("ambiguous") == len(bodies)
 
 
-def test_what_only_the_server_can_judge_goes_to_the_server(newest: Fleet) -> None:
+def test_what_cannot_be_verified_goes_no_further(newest: Fleet) -> None:
+    """A server that reads on where the gateway stops would act on an unverified request."""
     device = newest.device()
-    for body in (b"{", b"[]", b'{"id_data":"x"}', b'{"pubkey":1}', b"\xff", b"{}" * 3):
+    good = device.body
+    bodies = [
+        *(b"{", b"[]", b'{"id_data":"x"}', b'{"pubkey":1}', b"\xff", b"{}" * 3),
+        *(
+            good + b"{}",
+            b"\xef\xbb\xbf" + good,
+            gzip.compress(good),
+            good.decode().encode("utf-16"),
+        ),
+    ]
+    for body in bodies:
         status, _, answer = newest.send(device, device.request(body))
         assert status == 400
         assert b"ambiguous" not in answer
-    assert len(newest.upstream.requests) == 6
-    assert newest.management() == []
+    assert newest.upstream.requests == []
+    assert newest.outcomes("unreadable") == len(bodies)
 
 
 def test_a_body_beyond_the_limit_is_refused(tmp_path: Path) -> None:
@@ -340,6 +356,13 @@ def test_matching_keys_can_be_insisted_upon(tmp_path: Path) -> None:
         assert "may claim ANY identity" not in fleet.gateway.log
 
 
+def test_start_warns_that_matching_keys_alone_bind_no_identity(tmp_path: Path) -> None:
+    with running_fleet(tmp_path / "one", RequireMatchingKey=True) as fleet:
+        fleet.gateway.wait_for_log("level=warning .*not to an identity")
+    with running_fleet(tmp_path / "two", IdentityFromCertificate={"mac": "CN"}) as fleet:
+        assert "identity" not in fleet.gateway.log.lower()
+
+
 def test_identities_can_be_bound_to_certificates(tmp_path: Path) -> None:
     mapping = {"mac": "CN", "serial": "serial"}
     with running_fleet(tmp_path, IdentityFromCertificate=mapping) as fleet:
@@ -352,6 +375,7 @@ def test_identities_can_be_bound_to_certificates(tmp_path: Path) -> None:
             {"mac": "aa:bb", "serial": "1"},
             {"mac": "aa:bb"},
             {"mac": ["aa:bb"], "serial": serial},
+            {"mac": "aa:bb", "serial": True},
         ):
             device.identity = identity
             assert fleet.authenticate(device) == 403, identity
@@ -369,6 +393,7 @@ def test_wrong_credentials_are_reported_once_and_not_hammered(tmp_path: Path) ->
             assert list(pool.map(fleet.authenticate, devices)) == [401] * 8
         assert [fleet.authenticate(device) for device in devices] == [401] * 8
         assert len(fleet.upstream.requests_to(LOGIN)) == 1
+        fleet.gateway.wait_for_log("devices cannot be authorised")
         assert fleet.gateway.log.count("devices cannot be authorised") == 1
         assert "MenderToken" in fleet.gateway.log
         assert "wrong" not in fleet.gateway.log
@@ -377,7 +402,7 @@ def test_wrong_credentials_are_reported_once_and_not_hammered(tmp_path: Path) ->
 def test_a_personal_access_token_needs_no_login(tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text("not yet\n")
-    settings = {"MenderPassword": None, "MenderTokenFile": str(token)}
+    settings: dict[str, Any] = {"MenderPassword": None, "MenderTokenFile": str(token)}
     with running_fleet(tmp_path, "4.1", None, **settings) as fleet:
         assert fleet.authenticate(fleet.device()) == 401
         fleet.gateway.wait_for_log("is no token")
@@ -393,7 +418,7 @@ def test_a_personal_access_token_needs_no_login(tmp_path: Path) -> None:
 def test_credentials_may_lie_in_files(tmp_path: Path) -> None:
     password = tmp_path / "password"
     password.write_text("demo-password\n")
-    settings = {"MenderPassword": None, "MenderPasswordFile": str(password)}
+    settings: dict[str, Any] = {"MenderPassword": None, "MenderPasswordFile": str(password)}
     with running_fleet(tmp_path / "fleet", "4.1", None, **settings) as fleet:
         assert fleet.authenticate(fleet.device()) == 200
 

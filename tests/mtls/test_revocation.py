@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -231,12 +232,31 @@ def unknown(root: Issued) -> bytes:
     return pem(revocation_list(root, [], extensions=[(extension, True)]))
 
 
+def scope(**options: Any) -> list[tuple[x509.ExtensionType, bool]]:
+    """The extension by which a list says of what it speaks."""
+    nothing: dict[str, Any] = {
+        "full_name": None,
+        "relative_name": None,
+        "only_contains_user_certs": False,
+        "only_contains_ca_certs": False,
+        "only_some_reasons": None,
+        "indirect_crl": False,
+        "only_contains_attribute_certs": False,
+    }
+    return [(x509.IssuingDistributionPoint(**(nothing | options)), True)]
+
+
+def indirect(root: Issued) -> bytes:
+    return pem(revocation_list(root, [], extensions=scope(indirect_crl=True)))
+
+
 @pytest.mark.parametrize(
     ("make", "text"),
     [
         (forged, "is not signed by that CA"),
         (delta, "delta list"),
         (unknown, "critical extension 1.2.3.4"),
+        (indirect, "indirect list"),
         (lambda root: b"nothing", "no usable revocation list"),
         (lambda root: root.pem, "holds no revocation list"),
     ],
@@ -289,3 +309,76 @@ def test_required_lists_must_be_there_and_fresh(tmp_path: Path) -> None:
         guard.gateway.wait_for_log("reason=crl-missing")
         replace(folder / "without", pem(revocation_list(without, [])))
         within(EFFECT, lambda: guard.ask(issue("device", without)) == 200)
+
+
+def test_a_list_from_the_future_revokes_but_is_no_proof_that_others_are_not(
+    tmp_path: Path,
+) -> None:
+    soon, later = authority("Soon"), authority("Later")
+    revoked = issue("revoked", later)
+    folder = tmp_path / "crls"
+    folder.mkdir()
+    minute = 1 / 24 / 60  # the clock of a CA may be ahead
+    (folder / "soon").write_bytes(pem(revocation_list(soon, [], days=(minute, 7))))
+    (folder / "later").write_bytes(pem(revocation_list(later, [revoked.serial], days=(1, 7))))
+    with guarded(tmp_path, [soon, later], CRLPath=str(folder), CRLRequired=True) as guard:
+        devices = [issue("a", soon), issue("b", later), revoked]
+        assert [guard.ask(device) for device in devices] == [200, None, None]
+        guard.gateway.wait_for_log('reason=crl-expired .*subject="?CN=b"? ')
+        guard.gateway.wait_for_log('reason=revoked .*subject="?CN=revoked"? ')
+        assert metric(guard, "mender_gateway_crl_stale") == 1
+
+
+def test_a_list_counts_for_the_certificates_that_it_speaks_of(tmp_path: Path) -> None:
+    scopes = {
+        "users": scope(only_contains_user_certs=True),
+        "CAs": scope(only_contains_ca_certs=True),
+        "some reasons": scope(only_some_reasons=frozenset({x509.ReasonFlags.key_compromise})),
+    }
+    roots = {name: authority(name) for name in scopes}
+    folder = tmp_path / "crls"
+    folder.mkdir()
+    listed = {name: issue("revoked", root) for name, root in roots.items()}
+    for name, extensions in scopes.items():
+        lists = revocation_list(roots[name], [listed[name].serial], extensions=extensions)
+        (folder / name.replace(" ", "-")).write_bytes(pem(lists))
+    all_roots = list(roots.values())
+    with guarded(tmp_path, all_roots, CRLPath=str(folder), CRLRequired=True) as guard:
+        found = {name: guard.ask(issue("device", root)) for name, root in roots.items()}
+        assert found == {"users": 200, "CAs": None, "some reasons": None}
+        assert [guard.ask(device) for device in listed.values()] == [None] * 3
+        assert refused(guard, "crl-missing") == 2
+        assert refused(guard, "revoked") == 3
+
+
+def test_a_large_blacklist_takes_effect_in_time(tmp_path: Path) -> None:
+    root = authority("Root")
+    device, other = issue("device", root), issue("other", root)
+    blacklist = tmp_path / "blacklist"
+    lines = [f"{number:040X}" for number in range(1, 200_000)]
+    blacklist.write_text("\n".join(lines))
+    with guarded(tmp_path, [root], BlacklistPath=str(blacklist)) as guard:
+        assert guard.ask(device) == guard.ask(other) == 200
+        replace(blacklist, "\n".join([*lines, f"{device.serial:X}"]).encode())
+        within(EFFECT, lambda: guard.ask(device) is None)
+        assert guard.ask(other) == 200
+
+
+def test_a_secret_mounted_by_kubernetes_is_seen_to_change(tmp_path: Path) -> None:
+    """`..data` is a link to a directory, and is replaced by another link."""
+    root = authority("Root")
+    device = issue("device", root)
+    mount = tmp_path / "mount"
+    for name, text in (("..one", ""), ("..two", f"{device.serial:x}")):
+        (mount / name).mkdir(parents=True)
+        (mount / name / "blacklist").write_text(text)
+    (mount / "..data").symlink_to("..one")
+    (mount / "blacklist").symlink_to("..data/blacklist")
+    with guarded(tmp_path, [root], BlacklistPath=str(mount / "blacklist")) as guard:
+        peer = guard.connect(device)
+        assert ask(peer) == 200
+        (mount / "..new").symlink_to("..two")
+        os.replace(mount / "..new", mount / "..data")
+        assert cut_off(peer)
+        within(EFFECT, lambda: guard.ask(device) is None)
+        peer.close()

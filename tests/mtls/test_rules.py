@@ -1,6 +1,7 @@
 """The settings of the gate: the escape hatch for expired devices, old TLS, anchors, resumption."""
 
 import os
+import signal
 import socket
 import ssl
 import subprocess
@@ -16,6 +17,7 @@ from tests.mtls.gateways import ALIVE, REQUEST, ask, guarded, metric, refused
 from tests.mtls.test_chains import signed_with_sha1
 from tests.support.authority import Issued, authority, issue, new_key, revocation_list, shared_key
 from tests.support.scripted import Peer, connect
+from tests.support.stage import eventually
 
 TLS12, TLS13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 
@@ -181,6 +183,26 @@ def test_many_handshakes_leave_nothing_behind(tmp_path: Path) -> None:
                     continue
                 refused.close()
         assert metric(guard, "mender_gateway_mtls_connections") == 0
+
+
+def test_many_reloads_leave_nothing_behind(tmp_path: Path) -> None:
+    root = authority("Root")
+    device = issue("device", root)
+    with guarded(tmp_path, [root]) as guard:
+        process = guard.gateway.process
+        descriptors = Path(f"/proc/{process.pid}/fd")
+
+        def reload(times: int) -> int:
+            for _ in range(times):
+                said = guard.gateway.log.count("msg=reloaded")
+                process.send_signal(signal.SIGHUP)
+                eventually(lambda said=said: guard.gateway.log.count("msg=reloaded") > said)  # type: ignore[misc]
+                assert guard.ask(device, TLS13) == 200
+            return len(list(descriptors.iterdir()))
+
+        before = reload(3)
+        eventually(lambda: reload(1) <= before)
+        assert reload(10) <= before + 1  # a connection may be at its end
 
 
 PYENV = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"

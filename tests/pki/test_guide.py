@@ -74,6 +74,13 @@ def test_every_reason_is_explained() -> None:
     assert unexplained == {"resumed-session", "other"}
 
 
+def test_every_outcome_is_explained() -> None:
+    from mender_gateway.devices.provisioning import Outcome
+
+    unexplained = {str(outcome) for outcome in Outcome if f"`{outcome}`" not in TEXT}
+    assert unexplained == {"answered", "authorised", "rotated", "already-authorised"}
+
+
 @pytest.mark.parametrize("name", ["mtls.md", "security-model.md"])
 def test_links_to_other_pages_lead_somewhere(name: str) -> None:
     for target in re.findall(r"\]\(([^)#]+\.md)", (DOCS / name).read_text()):

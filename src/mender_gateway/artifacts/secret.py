@@ -68,15 +68,20 @@ def _generated(path: str) -> bytes:
 
 def _write(path: str, data: bytes, *, replace: bool = True) -> None:
     """Durably write a file that only we can read; with `replace` over an existing one."""
-    target = f"{path}.new.{os.getpid()}" if replace else path
-    fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    # A name of our own, made new: what somebody has put in its place is never written through.
+    target = f"{path}.new.{os.getpid()}.{secrets.token_hex(4)}" if replace else path
+    fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        os.write(fd, data)
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    if replace:
-        os.replace(target, path)
+        try:
+            os.write(fd, data)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        if replace:
+            os.replace(target, path)
+    except OSError:
+        os.unlink(target)
+        raise
     directory = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(directory)

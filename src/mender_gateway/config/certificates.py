@@ -50,8 +50,10 @@ def check_certificates(config: Config, now: float) -> Findings:
             ("Features.mTLS.MenderPasswordFile", config.mtls.mender_password_file),
             ("Features.mTLS.MenderTokenFile", config.mtls.mender_token_file),
         ):
-            if name is not None:
-                _read(path, name, found)
+            if name is not None and _read(path, name, found) is not None and _is_open_to_all(name):
+                found.warnings.append(
+                    f"{path}: {name} is readable by everybody; run: chmod 600 {name}"
+                )
     if config.artifacts_proxy.enabled:
         found.errors += _verify_key_faults(config)
     found.errors = [printable(line, 1000) for line in found.errors]

@@ -7,7 +7,7 @@ are warnings; each is one line that begins with the key path and says what to do
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
-from mender_gateway.config.settings import Address, Config
+from mender_gateway.config.settings import Address, Config, Endpoint
 
 _SHORTEST_SECRET = 16
 
@@ -147,12 +147,25 @@ def _dangers(config: Config) -> Iterator[str]:
             "Features.mTLS.InsecureSkipClientExpireAfter: true: EXPIRED device certificates are "
             "accepted; renew them and set it to false"
         )
+    url = config.upstream.url
+    if config.mtls.enabled and config.mtls.has_credentials and _in_the_clear(url):
+        yield (
+            f'UpstreamServer.URL: "{url}" is plain http: ANYBODY on the way can read the password '
+            "or token of Features.mTLS, which manages devices; write an https:// URL"
+        )
     secret = config.artifacts_proxy.cache.signature_secret
     if secret is not None and len(secret) < _SHORTEST_SECRET:
         yield (
             f"Features.ArtifactsProxy.ArtifactsCache.SignatureSecret: *** has only "
             f"{len(secret)} bytes and can be guessed; make one with: openssl rand -base64 32"
         )
+
+
+def _in_the_clear(url: Endpoint) -> bool:
+    host = _ip(url.host)
+    return url.scheme == "http" and not (
+        isinstance(host, IPv4Address | IPv6Address) and host.is_loopback
+    )
 
 
 def _oversights(config: Config) -> Iterator[str]:
@@ -177,6 +190,12 @@ def _oversights(config: Config) -> Iterator[str]:
             "Features.mTLS.IdentityFromCertificate: empty, and RequireMatchingKey is false: the "
             "holder of ANY device certificate may claim ANY identity and rotate its key; set one "
             "of them if your certificates allow it"
+        )
+    elif mtls.enabled and not mtls.identity_from_certificate:
+        yield (
+            "Features.mTLS.IdentityFromCertificate: empty: RequireMatchingKey ties a key to its "
+            "certificate, but not to an identity, and the holder of a certificate may take over "
+            "another device with it; name the attribute that certificates vouch for"
         )
     if mtls.enabled and not mtls.has_credentials:
         yield (

@@ -364,7 +364,9 @@ _LIMIT_MEANINGS = {
     "upstream_idle": "idle time of a pooled upstream connection; 0: none is pooled",
     "shutdown_grace": "from SIGTERM to the end of what is still being answered",
     "connections": "connections of devices at a time",
+    "connections_per_address": "of these, connections of one IPv4 address or IPv6 network (/64)",
     "upstream_connections": "connections towards one upstream or storage host at a time",
+    "upstream_connections_per_address": "of these, held by streamed requests of one address",
     "head_bytes": "request line and header fields together",
     "json_bytes": "largest JSON body that is rewritten",
 }

@@ -171,8 +171,12 @@ class Limits:
     shutdown_grace: float = 30.0
     """From SIGTERM to the end of what is still being answered."""
     connections: int = 10_000
+    connections_per_address: int = 5_000
+    """Of one IPv4 address or IPv6 network; many devices may share one."""
     upstream_connections: int = 1_000
     """Connections towards one upstream or storage host at a time."""
+    upstream_connections_per_address: int = 500
+    """Requests of one address that may hold a connection upstream while they are streamed."""
     head_bytes: int = 64 * 1024
     json_bytes: int = 4 * 1024 * 1024
     """Largest JSON body that is rewritten."""

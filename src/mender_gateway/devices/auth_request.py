@@ -3,7 +3,7 @@
 The body is a JSON object with ``id_data`` (JSON text of an object), ``pubkey`` (PEM) and
 ``tenant_token``; ``X-MEN-Signature`` is the signature over its exact bytes by that key. JSON
 readers differ on repeated members and, the server's, on their case; PEM readers on what surrounds
-a block. A request that leaves room for two readings is refused or never acted upon.
+a block. A request that leaves room for two readings is refused.
 """
 
 import base64
@@ -25,6 +25,16 @@ from cryptography.hazmat.primitives.serialization import (
 
 _MEMBERS = frozenset({"id_data", "pubkey", "tenant_token"})
 _LARGEST_KEY = 8 * 1024
+_LARGEST_EXPONENT = 2**31 - 1
+"""Of RSA keys: Go reads no larger one, and verifying takes as long as it is."""
+LARGEST = 32 * 1024
+"""Bytes of a request. Clients send two thousand; reading what is made to be slow takes a few
+milliseconds of everybody's time.
+"""
+_SMALLEST_RSA = 2048
+_SMALLEST_CURVE = 256
+_HALF = re.compile("[\ud800-\udfff]")
+"""Half of a surrogate pair: Go reads every one as the same replacement character."""
 _PEM = re.compile(
     r"\s*-----BEGIN PUBLIC KEY-----[ \t]*\r?\n[A-Za-z0-9+/=\r\n]+-----END PUBLIC KEY-----\s*"
 )
@@ -33,7 +43,7 @@ type_of_key = rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519Publ
 
 
 class Unreadable(ValueError):
-    """Nothing that could be acted upon; the server has the word."""
+    """Nothing that could be verified, and so nothing for the server."""
 
 
 class Ambiguous(ValueError):
@@ -57,6 +67,21 @@ class AuthRequest:
     def fingerprint(self) -> str:
         return fingerprint(self.public_key)
 
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 of identity and key, to remember the pair by: identities may be long."""
+        return hashlib.sha256(self.canonical.encode() + b"\0" + self.public_key).digest()
+
+    @property
+    def weakness(self) -> str | None:
+        """Why nobody should be known by this key: others can find its private part."""
+        match self.key:
+            case rsa.RSAPublicKey(key_size=size) if size < _SMALLEST_RSA:
+                return f"RSA key of {size} bits; at least {_SMALLEST_RSA} are needed"
+            case ec.EllipticCurvePublicKey(curve=curve) if curve.key_size < _SMALLEST_CURVE:
+                return f"curve {curve.name}; at least {_SMALLEST_CURVE} bits are needed"
+        return None
+
 
 def fingerprint(public_key: bytes) -> str:
     """SHA-256 of a SubjectPublicKeyInfo, hexadecimal."""
@@ -74,15 +99,13 @@ def parse(body: bytes) -> AuthRequest:
         if folded in _MEMBERS and name != folded:
             raise Ambiguous(f"member {name[:40]!r} is spelled otherwise")
         seen.add(folded)
+        _plain(name)
         _plain(value)
     found = dict(members)
     identity, pubkey = found.get("id_data"), found.get("pubkey")
     if not isinstance(identity, str) or not isinstance(pubkey, str):
         raise Unreadable("id_data or pubkey is missing")
-    try:
-        attributes = _plain(_object(identity.encode()))
-    except UnicodeEncodeError as error:
-        raise Unreadable("id_data is no text") from error
+    attributes = _plain(_object(identity.encode()))
     if not attributes:
         raise Unreadable("the identity is empty")
     key = load_key(pubkey)
@@ -100,6 +123,8 @@ def load_key(pubkey: str) -> type_of_key:
         raise Unreadable("pubkey cannot be read") from error
     if not isinstance(key, type_of_key):
         raise Unreadable("pubkey is of an unknown kind")
+    if isinstance(key, rsa.RSAPublicKey) and key.public_numbers().e > _LARGEST_EXPONENT:
+        raise Unreadable("pubkey has an exponent that the server does not read")
     return key
 
 
@@ -149,14 +174,18 @@ def _object(text: bytes) -> _Pairs:
 
 
 def _plain(value: Any) -> Any:
-    """The value with objects as dictionaries; raises Ambiguous for repeated members."""
+    """The value with objects as dictionaries; raises Ambiguous for repeated members, and for text
+    that is no Unicode.
+    """
     if isinstance(value, _Pairs):
         found: dict[str, Any] = {}
         for name, member in value:
             if name in found:
                 raise Ambiguous(f"member {name[:40]!r} is there twice")
-            found[name] = _plain(member)
+            found[_plain(name)] = _plain(member)
         return found
     if isinstance(value, list):
         return [_plain(each) for each in value]
+    if isinstance(value, str) and _HALF.search(value):
+        raise Ambiguous(f"{value[:40]!r} holds half a character")
     return value

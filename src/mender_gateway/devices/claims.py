@@ -5,9 +5,13 @@ gateway works that way, and so do we by default, with a warning.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from mender_gateway.devices.auth_request import AuthRequest
 from mender_gateway.net.certificate import ClientCertificate, Unreadable
+
+_EXACT = 2**53
+"""From here on the server, which reads numbers as Go does, takes different ones for the same."""
 
 
 def disagreement(
@@ -33,8 +37,20 @@ def disagreement(
         claimed = request.attributes.get(attribute)
         if claimed is None:
             return f"the identity has no attribute {attribute}"
-        if not _agrees(str(claimed), certificate, name):
+        text = _text(claimed)
+        if text is None:
+            return f"identity attribute {attribute} is neither text nor a whole number"
+        if not _agrees(text, certificate, name):
             return f"identity attribute {attribute} is not the certificate's {name}"
+    return None
+
+
+def _text(claimed: Any) -> str | None:
+    """A value that has one spelling alone, or None."""
+    if isinstance(claimed, str):
+        return claimed
+    if type(claimed) is int and abs(claimed) < _EXACT:
+        return str(claimed)
     return None
 
 

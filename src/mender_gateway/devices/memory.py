@@ -6,23 +6,32 @@ Bounded: of too many entries the oldest goes. Times are the event loop's.
 from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass
+from enum import Enum
 
-AUTHORISED_FOR = 60.0
-"""Seconds for which an authorised key is not authorised again, whatever the server answers it."""
-REJECTED_FOR = 600.0
-"""Seconds for which a rejected device is left alone without asking."""
+
+class Decision(Enum):
+    """Its value is for how many seconds it is remembered."""
+
+    AUTHORISED = 60.0
+    """Not authorised again, whatever the server answers it."""
+    REFUSED = 59.0
+    """The server would not authorise it: not tried again so soon."""
+    REJECTED = 600.0
+    """By an administrator: left alone without asking."""
+
+
 _MOST = 20_000
 
 
 @dataclass(frozen=True, slots=True)
 class Remembered:
-    rejected: bool
+    decision: Decision
     since: float
     until: float
 
 
 class Memory:
-    """Keys are identity and public key."""
+    """Keys stand for identity and public key, and are small."""
 
     def __init__(self, most: int = _MOST) -> None:
         self._most = most
@@ -38,14 +47,8 @@ class Memory:
             return None
         return entry
 
-    def authorised(self, key: Hashable, now: float) -> None:
-        self._put(key, Remembered(False, now, now + AUTHORISED_FOR))
-
-    def rejected(self, key: Hashable, now: float) -> None:
-        self._put(key, Remembered(True, now, now + REJECTED_FOR))
-
-    def _put(self, key: Hashable, entry: Remembered) -> None:
+    def remember(self, key: Hashable, decision: Decision, now: float) -> None:
         self._entries.pop(key, None)
         while len(self._entries) >= self._most:
             self._entries.popitem(last=False)
-        self._entries[key] = entry
+        self._entries[key] = Remembered(decision, now, now + decision.value)

@@ -1,29 +1,45 @@
 """From a client certificate to an authorised device: the auth requests of devices under mutual TLS.
 
-The server decides first: a device's request is forwarded as it is, and any answer but 401 goes back
-as it is. Only then, and only for a request that was signed by the key it names, the gateway asks
-the management API to authorise that key, forwards the same bytes once more, and returns that
-answer. Work upstream is bounded, equal requests share it, and what was decided is remembered.
+Nothing goes to the server that was not signed by the key it names: some versions act on a request
+before they look at its signature. Then the server decides: the request is forwarded as it is, and
+any answer but 401 goes back as it is. Only after a 401 the gateway asks the management API to
+authorise that key, forwards the same bytes once more, and returns that answer. Work upstream is
+bounded, equal requests share it, and what was decided is remembered.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Hashable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from mender_gateway.config.settings import Mtls
-from mender_gateway.devices.auth_request import Ambiguous, AuthRequest, Unreadable, is_signed, parse
+from mender_gateway.devices.auth_request import (
+    LARGEST,
+    Ambiguous,
+    AuthRequest,
+    Unreadable,
+    is_signed,
+    parse,
+)
 from mender_gateway.devices.claims import disagreement
 from mender_gateway.devices.decision import Accept, Verdict, decide
-from mender_gateway.devices.memory import Memory
-from mender_gateway.errors import BadRequest, Forbidden, GatewayError, Overloaded
+from mender_gateway.devices.memory import Decision, Memory
+from mender_gateway.errors import (
+    BadGateway,
+    BadRequest,
+    Forbidden,
+    GatewayError,
+    GatewayTimeout,
+    Overloaded,
+    Unauthorized,
+)
 from mender_gateway.http.exchange import Exchange
 from mender_gateway.http.headers import response_fields
 from mender_gateway.http.message import Answer
 from mender_gateway.management.calls import Unavailable
 from mender_gateway.management.devices import DeviceAuthentication, Refusal
-from mender_gateway.management.login import NotAllowed
+from mender_gateway.management.login import Forbids, NotAllowed
 from mender_gateway.net.certificate import ClientCertificate
 from mender_gateway.observe.log import Log
 from mender_gateway.proxy.forward import Forwarder, Manner, read_whole_body
@@ -49,11 +65,14 @@ class Outcome(StrEnum):
     REJECTED = "rejected"
     REMEMBERED = "remembered"
     BAD_SIGNATURE = "bad-signature"
+    WEAK_KEY = "weak-key"
     UNREADABLE = "unreadable"
     AMBIGUOUS = "ambiguous"
     CONTRADICTION = "contradicts-certificate"
     NOT_ALLOWED = "no-credentials"
     REFUSED = "refused-by-server"
+    WITHDRAWN = "certificate-withdrawn"
+    """The certificate was revoked while its device was being authorised."""
     UNAVAILABLE = "unavailable"
 
 
@@ -63,6 +82,16 @@ class _Whole:
 
     answer: Answer
     body: bytes
+
+
+class _Withdrawn(Forbidden):
+    text = "the certificate was revoked meanwhile"
+
+
+def _still_valid(exchange: Exchange) -> None:
+    """Raises _Withdrawn: the gate takes the certificate from a connection that it cuts."""
+    if exchange.certificate is None:
+        raise _Withdrawn
 
 
 class Provisioning:
@@ -77,6 +106,8 @@ class Provisioning:
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._forwarder = forwarder
+        most = min(LARGEST, forwarder.limits.json_bytes)
+        self._limits = replace(forwarder.limits, json_bytes=most)
         self._devices = devices
         self._settings = settings
         self._log = log
@@ -92,16 +123,15 @@ class Provisioning:
         certificate = exchange.certificate
         if certificate is None:
             raise Forbidden("a client certificate is required")
-        body = await read_whole_body(exchange, self._forwarder.limits)
-        request = self._read(body, certificate, exchange.peer)
+        body = await read_whole_body(exchange, self._limits)
+        request = self._read(body, certificate)
+        self._verify(exchange, request, body, certificate)
         began = self._loop.time()
         whole = await self._forward(exchange, body)
         if whole.answer.status != 401:
             self._count(Outcome.ANSWERED)
-        elif request is None:
-            self._count(Outcome.UNREADABLE)
         elif await self._authorise(exchange, request, body, certificate, began):
-            whole = await self._forward(exchange, body)
+            whole = await self._forward_again(exchange, body)
         await self._relay(exchange, whole)
 
     def close(self) -> None:
@@ -110,37 +140,64 @@ class Provisioning:
 
     # --- the request ---------------------------------------------------------------------------
 
-    def _read(self, body: bytes, certificate: ClientCertificate, peer: str) -> AuthRequest | None:
-        """The request, None for one that only the server may judge; raises GatewayError."""
+    def _read(self, body: bytes, certificate: ClientCertificate) -> AuthRequest:
+        """The request, which agrees with its certificate; raises BadRequest, Forbidden."""
         settings = self._settings
-        insists = settings.require_matching_key or bool(settings.identity_from_certificate)
         try:
             request = parse(body)
         except Ambiguous as error:
             self._count(Outcome.AMBIGUOUS)
             raise BadRequest(f"ambiguous auth request: {error}") from error
         except Unreadable as error:
-            if not insists:
-                return None
             self._count(Outcome.UNREADABLE)
             raise BadRequest(f"auth request: {error}") from error
-        if insists:
-            wrong = disagreement(
-                request,
-                certificate,
-                matching_key=settings.require_matching_key,
-                fields=settings.identity_from_certificate,
-            )
-            if wrong is not None:
-                self._count(Outcome.CONTRADICTION)
-                self._say("auth request contradicts its certificate", wrong, request, certificate)
-                raise Forbidden(wrong)
+        wrong = disagreement(
+            request,
+            certificate,
+            matching_key=settings.require_matching_key,
+            fields=settings.identity_from_certificate,
+        )
+        if wrong is not None:
+            self._count(Outcome.CONTRADICTION)
+            self._say("auth request contradicts its certificate", wrong, request, certificate)
+            raise Forbidden(wrong)
         return request
+
+    def _verify(
+        self,
+        exchange: Exchange,
+        request: AuthRequest,
+        body: bytes,
+        certificate: ClientCertificate,
+    ) -> None:
+        """Raises BadRequest for a request without signature, Unauthorized for a wrong one."""
+        signatures = [
+            value for name, value in exchange.request.fields if name.lower() == _SIGNATURE
+        ]
+        if len(signatures) == 1 and is_signed(request, body, signatures[0]):
+            return
+        self._count(Outcome.BAD_SIGNATURE)
+        self._say(
+            "auth request is not signed by the key it names",
+            "it goes no further",
+            request,
+            certificate,
+        )
+        if not signatures:
+            raise BadRequest("missing request signature header")
+        raise Unauthorized("the request is not signed by the key it names")
 
     async def _forward(self, exchange: Exchange, body: bytes) -> _Whole:
         async with _place(self._forwarding):
             client, answer = await self._forwarder.ask(exchange, _AUTH, body)
             return _Whole(answer, await self._forwarder.collect(client, answer))
+
+    async def _forward_again(self, exchange: Exchange, body: bytes) -> _Whole:
+        """Within an authorisation, where trouble is no answer: raises Unavailable, Overloaded."""
+        try:
+            return await self._forward(exchange, body)
+        except (BadGateway, GatewayTimeout) as error:
+            raise Unavailable("the server cannot be asked", detail=str(error)) from error
 
     async def _relay(self, exchange: Exchange, whole: _Whole) -> None:
         answer = whole.answer
@@ -162,24 +219,25 @@ class Provisioning:
         began: float,
     ) -> bool:
         """Whether the request is worth forwarding once more; raises Unavailable, Overloaded."""
-        signatures = [
-            value for name, value in exchange.request.fields if name.lower() == _SIGNATURE
-        ]
-        if len(signatures) != 1 or not is_signed(request, body, signatures[0]):
-            self._count(Outcome.BAD_SIGNATURE)
-            self._say(
-                "auth request is not signed by the key it names",
-                "nothing is authorised for it",
-                request,
-                certificate,
-            )
+        if request.weakness is not None:
+            self._count(Outcome.WEAK_KEY)
+            self._say("a device's key is too weak", request.weakness, request, certificate)
             return False
-        key = (request.canonical, request.public_key)
+        key = request.digest
         known = self._memory.recall(key, self._loop.time())
-        if known is not None and (known.rejected or self._settings.enable_cache):
+        if known is not None and (
+            known.decision is Decision.REJECTED or self._settings.enable_cache
+        ):
             # Authorised since this request went out: the server's answer was older than that.
-            if not known.rejected and known.since >= began:
+            if known.decision is Decision.AUTHORISED and known.since >= began:
                 return True
+            if known.decision is Decision.AUTHORISED:
+                self._say(
+                    "the server refuses a device that was authorised a moment ago",
+                    "it is looked into after a minute; has somebody just rejected it?",
+                    request,
+                    certificate,
+                )
             self._count(Outcome.REMEMBERED)
             return False
         task = self._running.get(key)
@@ -198,22 +256,25 @@ class Provisioning:
         certificate: ClientCertificate,
     ) -> Outcome:
         """Let the server authorise the key, remember and report what came of it."""
-        key = (request.canonical, request.public_key)
+        decision: Decision | None = None
         try:
             async with _place(self._authorising):
                 outcome = await self._ask_server(exchange, request, body, certificate)
-        except NotAllowed:
-            outcome = Outcome.NOT_ALLOWED  # the login has said why, and how to mend it
+        except _Withdrawn:
+            self._count(Outcome.WITHDRAWN)
+            raise
+        except NotAllowed as error:
+            outcome = Outcome.NOT_ALLOWED  # what is wrong, and how to mend it, is in the log
+            decision = Decision.REFUSED if isinstance(error, Forbids) else None
         except Refusal as error:
-            outcome = Outcome.REFUSED
+            outcome, decision = Outcome.REFUSED, Decision.REFUSED
             self._say("the server refuses to authorise a device", str(error), request, certificate)
         except GatewayError:
             self._count(Outcome.UNAVAILABLE)
             raise
         self._count(outcome)
-        now = self._loop.time()
         if outcome is Outcome.REJECTED:
-            self._memory.rejected(key, now)
+            decision = Decision.REJECTED
             self._say(
                 "a rejected device asks to be let in and is left alone",
                 "accept it at the Mender Server if it is to come back",
@@ -221,7 +282,9 @@ class Provisioning:
                 certificate,
             )
         elif outcome in (Outcome.AUTHORISED, Outcome.ROTATED, Outcome.ALREADY):
-            self._memory.authorised(key, now)
+            decision = Decision.AUTHORISED
+        if decision is not None:
+            self._memory.remember(request.digest, decision, self._loop.time())
         return outcome
 
     def _settled(self, key: Hashable, task: asyncio.Task[Outcome]) -> None:
@@ -238,6 +301,7 @@ class Provisioning:
     ) -> Outcome:
         origin = self._forwarder.origin(exchange)
         devices = self._devices
+        _still_valid(exchange)
         device_id = await devices.preauthorise(request.identity, request.pubkey, origin)
         if device_id is None:
             self._log.info("device preauthorised", **_named(request, certificate))
@@ -252,8 +316,9 @@ class Provisioning:
                 case Verdict.NOTHING_TO_DO:
                     return Outcome.ALREADY
                 case Verdict.UNKNOWN_KEY:
-                    await self._forward(exchange, body)  # the server records the key by this
+                    await self._forward_again(exchange, body)  # the server records the key by this
                 case Accept(set_id, replaces):
+                    _still_valid(exchange)
                     if await devices.accept(device_id, set_id, origin):
                         return self._accepted(device_id, request, certificate, replaces)
         raise Unavailable("the server changed its mind about this device meanwhile")

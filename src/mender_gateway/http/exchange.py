@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 _REASONS = {
     200: b"OK", 204: b"No Content", 206: b"Partial Content", 304: b"Not Modified",
-    400: b"Bad Request", 403: b"Forbidden", 404: b"Not Found", 405: b"Method Not Allowed",
+    400: b"Bad Request", 401: b"Unauthorized", 403: b"Forbidden", 404: b"Not Found",
+    405: b"Method Not Allowed",
     408: b"Request Timeout", 412: b"Precondition Failed", 413: b"Content Too Large",
     416: b"Range Not Satisfiable",
     431: b"Request Header Fields Too Large", 500: b"Internal Server Error", 502: b"Bad Gateway",

@@ -10,7 +10,7 @@ import msgspec
 
 from mender_gateway.http.message import type_of_fields
 from mender_gateway.management.calls import Calls, Reply, Unavailable
-from mender_gateway.management.login import Login, NotAllowed
+from mender_gateway.management.login import Forbids, Login, NotAllowed
 from mender_gateway.observe.log import Log
 
 _DEVICES = "/api/management/v2/devauth/devices"
@@ -109,7 +109,7 @@ class DeviceAuthentication:
                 advice="give the user the permission to manage devices",
                 answer=reply.text,
             )
-            raise NotAllowed("the management user may not authorise devices")
+            raise Forbids("the management user may not authorise devices")
         if reply.status in _TROUBLE:
             after = reply.index.get(b"retry-after", b"")
             seconds = min(3600, int(after)) if after.isdigit() and len(after) < 9 else None

@@ -37,9 +37,20 @@ class NotAllowed(Exception):
     """The server does not let the gateway in, or not do this; trying again soon is no use."""
 
 
+class Forbids(NotAllowed):
+    """The server knows the gateway's user, who may not do this."""
+
+
 class _Dates(msgspec.Struct):
     exp: float | None = None
     iat: float | None = None
+
+
+class _SignOn(msgspec.Struct):
+    """What Mender's login answers, with status 200, for a user of single sign-on."""
+
+    kind: str
+    """`sso/saml` or `sso/oidc`."""
 
 
 class Login:
@@ -93,6 +104,19 @@ class Login:
                 _WITHOUT_PASSWORD if personal else "check the server's log for the reason",
             )
 
+    async def look_again(self) -> None:
+        """The files of the secrets may have changed: try at once, and take another token."""
+        self._paused_until = float("-inf")
+        settings = self._settings
+        if self._token is None or settings.mender_token or not settings.mender_token_file:
+            return
+        try:
+            token = await self._loop.run_in_executor(None, _read, settings.mender_token_file)
+        except (OSError, ValueError):
+            return  # what is in force stays; the next time it is needed it is said
+        if token != self._token:
+            self._token = None
+
     def close(self) -> None:
         if self._running is not None:
             self._running.cancel()
@@ -135,9 +159,7 @@ class Login:
             if _TOKEN.fullmatch(token) and token.count(".") == 2:
                 return token
             raise self._pause(
-                "the login was answered with something else than a token",
-                "check UpstreamServer.URL; if the user logs in by single sign-on, "
-                + _WITHOUT_PASSWORD,
+                "the login was answered with something else than a token", _advice(reply)
             )
         if reply.status in (429, 500, 502, 503, 504):
             raise Unavailable(
@@ -177,15 +199,29 @@ class Login:
 
 
 def _advice(reply: Reply) -> str:
-    text = reply.text.lower()
-    if "2fa" in text or "two-factor" in text or "two factor" in text or "otp" in text:
-        return f"this user has two-factor authentication: {_WITHOUT_PASSWORD}"
-    if reply.status in range(300, 400) or "sso" in text or "single sign" in text:
+    """What to do about a login without a token.
+
+    Mender answers a user of single sign-on with 200 and `{"id": …, "kind": "sso/saml"}`, and one
+    with two-factor authentication with a 401 whose text has `2fa` in it, as its own user interface
+    tells them (API of useradm, POST /auth/login).
+    """
+    if reply.status in range(300, 400) or _names_sign_on(reply):
         return f"this user logs in by single sign-on: {_WITHOUT_PASSWORD}"
+    if reply.status == 401 and "2fa" in reply.text.lower():
+        return f"this user has two-factor authentication: {_WITHOUT_PASSWORD}"
+    if reply.status not in (401, 403):
+        return "check UpstreamServer.URL: this is not how a Mender Server answers a login"
     return (
         "check Features.mTLS.MenderUsername and MenderPassword; a user with two-factor "
         f"authentication or single sign-on cannot log in this way: {_WITHOUT_PASSWORD}"
     )
+
+
+def _names_sign_on(reply: Reply) -> bool:
+    try:
+        return msgspec.json.decode(reply.body, type=_SignOn).kind.startswith("sso/")
+    except (msgspec.DecodeError, RecursionError):
+        return False
 
 
 def _retry_after(index: dict[bytes, bytes]) -> int | None:

@@ -17,6 +17,15 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 _SMALLEST_RSA = 2048
 _SMALLEST_CURVE = 256
 _BROKEN_DIGESTS = frozenset({"md5", "sha1"})
+_FAULTS = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
+"""What `cryptography` raises for certificates that OpenSSL reads and it does not."""
 
 
 class Unreadable(ValueError):
@@ -34,7 +43,9 @@ class ClientCertificate:
                 raise Unreadable("its serial number is zero or negative")
             self.x509 = x509.load_der_x509_certificate(der)
             self.serial: int = self.x509.serial_number
-        except (ValueError, UnsupportedAlgorithm) as error:
+        except Unreadable:
+            raise
+        except _FAULTS as error:
             raise Unreadable(str(error) or "malformed") from error
 
     @cached_property
@@ -47,7 +58,10 @@ class ClientCertificate:
 
     @cached_property
     def is_self_issued(self) -> bool:
-        return self.x509.issuer == self.x509.subject
+        try:
+            return self.x509.issuer == self.x509.subject
+        except _FAULTS:
+            return False
 
     @property
     def serial_text(self) -> str:
@@ -65,7 +79,7 @@ class ClientCertificate:
         """The SubjectPublicKeyInfo (RFC 5280 4.1.2.7) as DER; raises Unreadable."""
         try:
             key = self.x509.public_key()
-        except (ValueError, UnsupportedAlgorithm) as error:
+        except _FAULTS as error:
             raise Unreadable(f"public key: {error}") from error
         return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
@@ -83,7 +97,7 @@ class ClientCertificate:
         """The values of CN in the subject."""
         try:
             found = self.x509.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
-        except ValueError:
+        except _FAULTS:
             return []
         return [str(attribute.value) for attribute in found]
 
@@ -91,7 +105,7 @@ class ClientCertificate:
         """The DNS names, URIs, mail and IP addresses of subjectAltName."""
         try:
             names = self.x509.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        except (x509.ExtensionNotFound, ValueError):
+        except (x509.ExtensionNotFound, *_FAULTS):
             return []
         texts: list[str] = []
         for kind in (x509.DNSName, x509.UniformResourceIdentifier, x509.RFC822Name):
@@ -103,7 +117,7 @@ class ClientCertificate:
         """Why the key is too weak, or None; raises Unreadable."""
         try:
             key = self.x509.public_key()
-        except (ValueError, UnsupportedAlgorithm) as error:
+        except _FAULTS as error:
             raise Unreadable(f"public key: {error}") from error
         match key:
             case rsa.RSAPublicKey() if key.key_size < _SMALLEST_RSA:
@@ -119,7 +133,7 @@ class ClientCertificate:
         """The digest of its signature if that can be forged, else None; raises Unreadable."""
         try:
             digest = self.x509.signature_hash_algorithm
-        except UnsupportedAlgorithm as error:
+        except _FAULTS as error:
             raise Unreadable(f"signature: {error}") from error
         return digest.name if digest is not None and digest.name in _BROKEN_DIGESTS else None
 
@@ -128,7 +142,7 @@ class ClientCertificate:
         """Whether basicConstraints say so (RFC 5280 4.2.1.9)."""
         try:
             basic = self.x509.extensions.get_extension_for_class(x509.BasicConstraints).value
-        except (x509.ExtensionNotFound, ValueError):
+        except (x509.ExtensionNotFound, *_FAULTS):
             return False
         return basic.ca
 
@@ -148,7 +162,7 @@ def _name(certificate: x509.Certificate, which: str) -> str:
     try:
         name: x509.Name = getattr(certificate, which)
         return name.rfc4514_string()
-    except ValueError:
+    except _FAULTS:
         return "(unreadable)"
 
 

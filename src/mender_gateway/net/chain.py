@@ -73,7 +73,8 @@ class Rules:
             if self.crl_required and standing.stale:
                 raise Refused(
                     Reason.CRL_EXPIRED,
-                    f"the revocation list of {issuer.subject} is past its nextUpdate",
+                    f"the revocation list of {issuer.subject} is past its nextUpdate, or from the "
+                    "future",
                 )
 
     def _above(self, anchor: ClientCertificate) -> Sequence[ClientCertificate]:

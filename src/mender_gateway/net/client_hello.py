@@ -12,6 +12,12 @@ LOOK = _SESSION_ID_AT + 1 + 32
 """As many bytes tell."""
 
 
+def needed(data: bytes) -> int:
+    """How many bytes of a connection that begins with `data` tell; no ClientHello is shorter."""
+    size = data[_SESSION_ID_AT] if len(data) > _SESSION_ID_AT else 0
+    return _SESSION_ID_AT + 1 + min(size, 32)
+
+
 def offered_session(data: bytes) -> bytes | None:
     """The session id in the first bytes of a connection; empty for none, None: cannot be told."""
     if len(data) <= _SESSION_ID_AT or data[0] != _HANDSHAKE or data[5] != _CLIENT_HELLO:

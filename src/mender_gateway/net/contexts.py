@@ -8,7 +8,6 @@ an id. The ids issued by the spare context are remembered; when there are many, 
 
 import ssl
 
-from mender_gateway.net.client_hello import offered_session
 from mender_gateway.net.trust import Trust
 
 _MOST_ISSUED = 1000
@@ -24,11 +23,11 @@ class Contexts:
         self._spare: ssl.SSLContext | None = None
         self._issued: set[bytes] = set()
 
-    def choose(self, hello: bytes) -> ssl.SSLContext:
-        """The context for a connection that begins with `hello`; raises OSError, ssl.SSLError."""
-        offered = offered_session(hello)
-        if offered is None:
-            return self.trust.spare()
+    def choose(self, offered: bytes) -> ssl.SSLContext:
+        """The context for a client that offers this session id, empty for none.
+
+        Raises OSError, ssl.SSLError.
+        """
         if not offered or offered in self._issued:
             return self.trust.context
         if self._spare is None or len(self._issued) >= _MOST_ISSUED:

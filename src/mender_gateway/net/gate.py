@@ -11,7 +11,7 @@ import ssl
 from collections.abc import Callable
 
 from mender_gateway.net.certificate import Chain, ClientCertificate, Unreadable
-from mender_gateway.net.client_hello import LOOK
+from mender_gateway.net.client_hello import LOOK, needed, offered_session
 from mender_gateway.net.contexts import Contexts
 from mender_gateway.net.presented import WatchedSocket, presented_chain, verified_chain
 from mender_gateway.net.refusal import Reason, Refused, reason_of, text_of
@@ -63,14 +63,9 @@ class Gate:
 
     async def _admit(self, stream: Stream, timeout: float) -> None:
         began = self._loop.time()
-        await stream.wait_readable(timeout)
-        hello = socket.socket.recv(stream.sock, LOOK, socket.MSG_PEEK)
-        if not hello:
-            raise ConnectionResetError("ended without a word")
-        if hello[0] != _TLS_HANDSHAKE:
-            raise Refused(Reason.PROTOCOL, f"not TLS, but {hello[:16]!r}")
+        offered = await self._offered(stream, timeout)
         contexts = self._contexts
-        stream.secure(contexts.choose(hello))
+        stream.secure(contexts.choose(offered))
         await stream.handshake(max(0.0, began + timeout - self._loop.time()))
         sock = stream.sock
         if not isinstance(sock, ssl.SSLSocket):
@@ -78,15 +73,48 @@ class Gate:
         if sock.session_reused:
             raise Refused(Reason.RESUMED, "a resumed session shows no certificate")
         contexts.established(sock)
-        chain = self._chain(sock)
-        contexts.trust.rules.check(chain)
-        if self._contexts is not contexts:  # replaced while the client was shaking hands
-            self.trust.rules.check_revocation(chain)
+        try:
+            chain = self._chain(sock)
+            contexts.trust.rules.check(chain)
+            if self._contexts is not contexts:  # replaced while the client was shaking hands
+                self.trust.rules.check_revocation(chain)
+        except Refused:
+            raise
+        except Exception as error:
+            raise _unjudged(error) from error
         if isinstance(sock, WatchedSocket):
             sock.presented = None
         sock.context = contexts.trust.settled
         stream.certificate = chain.leaf
         self._inside[stream] = chain
+
+    async def _offered(self, stream: Stream, timeout: float) -> bytes:
+        """The session id that the client offers, once as many bytes have come as tell it.
+
+        Nothing is made for a client that has not said that much.
+        """
+        deadline = self._loop.time() + timeout
+        sock = stream.sock
+        wanted = 1
+        while True:
+            await stream.wait_readable(max(0.0, deadline - self._loop.time()))
+            hello = socket.socket.recv(sock, LOOK, socket.MSG_PEEK)
+            if not hello:
+                raise ConnectionResetError("ended without a word")
+            if hello[0] != _TLS_HANDSHAKE:
+                raise Refused(Reason.PROTOCOL, f"not TLS, but {hello[:16]!r}")
+            if len(hello) < wanted or len(hello) >= needed(hello):
+                break  # it has ended, or that is enough
+            wanted = needed(hello)
+            # Let the kernel tell of no less: it would tell of the same bytes again and again.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, wanted)
+            stream.readable = False
+        if wanted > 1:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
+        offered = offered_session(hello)
+        if offered is None:
+            raise Refused(Reason.PROTOCOL, f"no ClientHello, but {hello[:16]!r}")
+        return offered
 
     def left(self, stream: Stream) -> None:
         """The connection is over; may be called for one that was not admitted."""
@@ -105,8 +133,10 @@ class Gate:
                 await asyncio.sleep(0)
             try:
                 trust.rules.check_revocation(chain)
-            except Refused as reason:
+            except Exception as error:
+                reason = error if isinstance(error, Refused) else _unjudged(error)
                 if self._inside.pop(stream, None) is not None:
+                    stream.certificate = None
                     stream.cut()
                     self._on_cut(stream.peer, chain.leaf, reason)
                     cut += 1
@@ -116,10 +146,7 @@ class Gate:
         ders = verified_chain(sock)
         if not ders:
             raise Refused(Reason.NO_CERTIFICATE, "there is no verified chain")
-        try:
-            return Chain((ClientCertificate(ders[0]), *map(self._ca, ders[1:])))
-        except Unreadable as error:
-            raise Refused(Reason.MALFORMED, f"a certificate cannot be judged: {error}") from error
+        return Chain((ClientCertificate(ders[0]), *map(self._ca, ders[1:])))
 
     def _ca(self, der: bytes) -> ClientCertificate:
         known = self._cas.get(der)
@@ -129,6 +156,11 @@ class Gate:
                 del self._cas[next(iter(self._cas))]
             self._cas[der] = known
         return known
+
+
+def _unjudged(error: Exception) -> Refused:
+    """Whoever cannot be judged is not let in, and not left in."""
+    return Refused(Reason.MALFORMED, f"a certificate cannot be judged: {error}")
 
 
 def _shown(stream: Stream) -> ClientCertificate | None:

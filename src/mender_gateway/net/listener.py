@@ -1,22 +1,27 @@
 """Listening sockets: accept, bound the number of connections, hand each to its own task.
 
 When every place is taken, the connection that has been idle longest makes room; when none is idle,
-accepting pauses and the kernel's queue holds the newcomers. Each connection's task is owned here,
-from accept to the end of the room above.
+accepting pauses and the kernel's queue holds the newcomers. Within that one address has a bound of
+its own: what comes beyond it takes the place of its own idle connections, or is refused. Each
+connection's task is owned here, from accept to the end of the room above.
 """
 
 import asyncio
 import errno
 import socket
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from itertools import islice
 
+from mender_gateway.net.origins import origin_of, type_of_origin
 from mender_gateway.net.poller import Poller
 from mender_gateway.net.stream import Stream
 
 _ACCEPT_BATCH = 64
 _PAUSE_AFTER_ERROR = 0.5
 """Seconds without accepting after the process ran out of descriptors or memory."""
+_LOOKED_AT = 256
+"""Idle connections, of those idle longest, among which a crowded address's own is looked for."""
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -58,11 +63,22 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 class Places:
-    """The bound on connections of all listeners together, and who could give up a place."""
+    """The bounds on connections of all listeners together, and who could give up a place."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(
+        self,
+        limit: int,
+        of_address: int,
+        exempt: Callable[[str], bool],
+        on_refused: Callable[[str], None],
+    ) -> None:
+        """`of_address`: places that one address may take, unless it is `exempt`."""
         self.limit = limit
         self.taken = 0
+        self._of_address = of_address
+        self._exempt = exempt
+        self._on_refused = on_refused
+        self._held: dict[type_of_origin, int] = {}
         self.idle: dict[Stream, None] = {}
         """Connections between two requests, the longest idle one first."""
 
@@ -70,13 +86,45 @@ class Places:
         """Whether there is a place, or somebody who could give up one."""
         return self.taken < self.limit or bool(self.idle)
 
-    def make_room(self) -> None:
-        """For one that came: cut the longest idle connection if every place is taken."""
-        if self.taken >= self.limit:
-            for stream in self.idle:
-                del self.idle[stream]
-                stream.cut()
-                return
+    def take(self, address: str) -> bool:
+        """A place for one that came, by cutting an idle connection if need be.
+
+        False when its address has too many; then it must be refused.
+        """
+        origin = origin_of(address)
+        held = self._held.get(origin, 0)
+        if held >= self._of_address and not self._exempt(address):
+            if not self._cut(
+                stream for stream in self._oldest() if origin_of(stream.peer) == origin
+            ):
+                self._on_refused(address)
+                return False
+        elif self.taken >= self.limit:
+            self._cut(self._oldest())
+        self._held[origin] = held + 1
+        self.taken += 1
+        return True
+
+    def leave(self, address: str) -> None:
+        """The place of one that had got it is free again."""
+        self.taken -= 1
+        origin = origin_of(address)
+        held = self._held[origin] - 1
+        if held:
+            self._held[origin] = held
+        else:
+            del self._held[origin]
+
+    def _oldest(self) -> Iterator[Stream]:
+        return islice(self.idle, _LOOKED_AT)
+
+    def _cut(self, candidates: Iterator[Stream]) -> bool:
+        stream = next(candidates, None)
+        if stream is None:
+            return False
+        del self.idle[stream]
+        stream.cut()
+        return True
 
 
 class Listener:
@@ -115,8 +163,11 @@ class Listener:
                     self._pause()
                     return
                 continue  # the peer is gone already
-            self._places.make_room()
-            self._begin(sock, address[0])
+            peer = address[0].removeprefix("::ffff:")
+            if self._places.take(peer):
+                self._begin(sock, peer)
+            else:
+                sock.close()
 
     def _begin(self, sock: socket.socket, peer: str) -> None:
         try:
@@ -130,9 +181,9 @@ class Listener:
                 )
         except OSError:
             sock.close()
+            self._places.leave(peer)
             return
-        stream = Stream(sock, self._poller, peer.removeprefix("::ffff:"))
-        self._places.taken += 1
+        stream = Stream(sock, self._poller, peer)
         task = self._loop.create_task(self._own(stream))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
@@ -143,7 +194,7 @@ class Listener:
         finally:
             stream.close()
             self._places.idle.pop(stream, None)
-            self._places.taken -= 1
+            self._places.leave(stream.peer)
 
     def _pause(self) -> None:
         self._loop.remove_reader(self.sock.fileno())

@@ -21,6 +21,8 @@ _KNOWN_CRITICAL = frozenset(
     {x509.CRLNumber.oid, x509.AuthorityKeyIdentifier.oid, x509.IssuingDistributionPoint.oid}
 )
 _MOST_VERDICTS = 4096
+_SKEW = 300.0
+"""Seconds by which the clock of a CA may be ahead of ours."""
 
 
 class BadList(ValueError):
@@ -34,11 +36,20 @@ class RevocationList:
     crl: x509.CertificateRevocationList
     issuer: str
     serials: frozenset[int]
-    next_update: float | None
+    this_update: float
     """Seconds since 1970."""
+    next_update: float | None
+    users: bool = True
+    authorities: bool = True
+    """Whether it says anything of devices, and of CAs (RFC 5280 5.2.5)."""
 
     def is_stale(self, now: float) -> bool:
-        return self.next_update is not None and now > self.next_update
+        """Past its end, or before its beginning: no word on who is revoked now."""
+        over = self.next_update is not None and now > self.next_update
+        return over or now < self.this_update - _SKEW
+
+    def covers(self, certificate: ClientCertificate) -> bool:
+        return self.authorities if certificate.is_ca else self.users
 
     def is_signed_by(self, issuer: ClientCertificate) -> bool:
         """Whether that CA made the list; costs a signature verification."""
@@ -104,12 +115,17 @@ def x509_der(pem: bytes) -> bytes:
 def _read(source: str, block: bytes) -> RevocationList:
     load = x509.load_pem_x509_crl if _PEM in block else x509.load_der_x509_crl
     crl = load(block)
+    users = authorities = True
     for extension in crl.extensions:
         value = extension.value
         if isinstance(value, x509.DeltaCRLIndicator):
             raise ValueError("it is a delta list; give the complete one")
-        if isinstance(value, x509.IssuingDistributionPoint) and value.indirect_crl:
-            raise ValueError("it is an indirect list; give one made by the CA itself")
+        if isinstance(value, x509.IssuingDistributionPoint):
+            if value.indirect_crl:
+                raise ValueError("it is an indirect list; give one made by the CA itself")
+            partial = value.only_contains_attribute_certs or value.only_some_reasons is not None
+            users = not (value.only_contains_ca_certs or partial)
+            authorities = not (value.only_contains_user_certs or partial)
         if extension.critical and extension.oid not in _KNOWN_CRITICAL:
             raise ValueError(f"its critical extension {extension.oid.dotted_string} is unknown")
     until = crl.next_update_utc
@@ -118,7 +134,10 @@ def _read(source: str, block: bytes) -> RevocationList:
         crl,
         crl.issuer.rfc4514_string(),
         frozenset(entry.serial_number for entry in crl),
+        crl.last_update_utc.astimezone(UTC).timestamp(),
         until.astimezone(UTC).timestamp() if until is not None else None,
+        users,
+        authorities,
     )
 
 
@@ -128,9 +147,9 @@ class Standing:
 
     revoked: bool = False
     covered: bool = False
-    """There is a list of its issuer."""
+    """There is a list of its issuer for certificates like this one."""
     stale: bool = False
-    """No list of its issuer is up to date."""
+    """No such list is up to date."""
 
 
 class Revocations:
@@ -157,12 +176,11 @@ class Revocations:
     ) -> Standing:
         """What the lists of `issuer` say of `certificate`; `now` in seconds since 1970."""
         own = [each for each in self.lists if self._signed(each, issuer)]
-        if not own:
-            return Standing()
+        meant = [each for each in own if each.covers(certificate)]
         return Standing(
             any(certificate.serial in each.serials for each in own),
-            True,
-            all(each.is_stale(now) for each in own),
+            bool(meant),
+            all(each.is_stale(now) for each in meant),
         )
 
     def stale(self, now: float) -> list[RevocationList]:

@@ -1,8 +1,8 @@
 """Everything that decides which clients are let in, read from files as one frozen whole.
 
 `load_trust` reads all files and builds new TLS contexts; what it returns replaces what was in force
-at one stroke, and when it raises, nothing has changed. Roots are read once and given to OpenSSL
-from memory, so that what was checked is what is used.
+at one stroke, and when it raises, nothing has changed. Every file is read once and given to OpenSSL
+from memory, so that what was checked is what is used, by the contexts that are made later too.
 """
 
 import base64
@@ -15,6 +15,7 @@ from pathlib import Path
 
 from mender_gateway.net.certificate import ClientCertificate, Unreadable
 from mender_gateway.net.chain import Rules
+from mender_gateway.net.held import Held
 from mender_gateway.net.presented import watch
 from mender_gateway.net.revocation import BadList, RevocationList, Revocations, read_lists
 from mender_gateway.net.serials import parse_blacklist
@@ -93,11 +94,18 @@ def load_trust(files: TrustFiles) -> Trust:
     revocations = _revocations(files, roots, warnings)
     rules = Rules(blacklist, revocations, files.crl_required, files.skip_leaf_expiry, tuple(roots))
     cadata = b"".join(root.der for root in roots)
-
-    def make() -> ssl.SSLContext:
-        return _context(files, cadata, partial=bool(orphans))
-
+    pair = (
+        _read("HTTPS.ServerCertificate", files.certificate),
+        _read("HTTPS.ServerKey", files.key),
+    )
     try:
+        certificate, key = Held("certificate", pair[0]), Held("key", pair[1])
+
+        def make() -> ssl.SSLContext:
+            context = server_context(certificate.path, key.path, files.minimum)
+            _require(context, cadata, files, partial=bool(orphans))
+            return context
+
         context, settled = make(), make()
         watch(context)
     except (OSError, ValueError) as error:
@@ -114,8 +122,8 @@ def load_trust(files: TrustFiles) -> Trust:
     return Trust(context, settled, spare, rules, tuple(warnings))
 
 
-def _context(files: TrustFiles, cadata: bytes, *, partial: bool) -> ssl.SSLContext:
-    context = server_context(files.certificate, files.key, files.minimum)
+def _require(context: ssl.SSLContext, cadata: bytes, files: TrustFiles, *, partial: bool) -> None:
+    """Let a context require client certificates that chain to these roots."""
     context.load_verify_locations(cadata=cadata)
     context.verify_mode = ssl.CERT_REQUIRED
     # A resumed session carries no chain to check again. The cache of TLS 1.2 stays: `net.contexts`.
@@ -127,7 +135,6 @@ def _context(files: TrustFiles, cadata: bytes, *, partial: bool) -> ssl.SSLConte
     if partial:
         flags |= _PARTIAL_CHAIN
     context.verify_flags = ssl.VerifyFlags(flags)
-    return context
 
 
 def _roots(name: str, pem: bytes) -> list[ClientCertificate]:

@@ -16,6 +16,7 @@ from mender_gateway.http.client import Client, Pool, Server
 from mender_gateway.http.exchange import Exchange
 from mender_gateway.http.headers import request_fields, response_fields
 from mender_gateway.http.message import CHUNKED, Answer, joined, type_of_fields
+from mender_gateway.proxy.shares import Shares
 
 _ORIGIN = frozenset({b"x-forwarded-for", b"x-forwarded-proto", b"forwarded"})
 _KEPT = 64 * 1024
@@ -40,8 +41,9 @@ PLAIN = Manner()
 class Forwarder:
     """Sends the requests of devices to one upstream.
 
-    `forwarded_host` is what the server may build links from; `trusted` says whether a peer's own
-    X-Forwarded fields count; `on_answer` sees every answer's head.
+    `shares` bound what one address may hold of it; `forwarded_host` is what the server may build
+    links from; `trusted` says whether a peer's own X-Forwarded fields count; `on_answer` sees every
+    answer's head.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Forwarder:
         pool: Pool,
         upstream: Server,
         limits: Limits,
+        shares: Shares,
         *,
         forwarded_host: bytes,
         trusted: Callable[[str], bool],
@@ -57,15 +60,26 @@ class Forwarder:
         self.pool = pool
         self.upstream = upstream
         self.limits = limits
+        self._shares = shares
         self._host = upstream.endpoint.authority.encode()
         self._forwarded_host = forwarded_host
         self._trusted = trusted
         self._on_answer = on_answer
 
     async def forward(self, exchange: Exchange, manner: Manner = PLAIN) -> None:
-        """Send the exchange's request on and stream the answer back."""
-        client, answer = await self.ask(exchange, manner)
-        await self.relay(exchange, client, answer, manner)
+        """Send the exchange's request on and stream the answer back.
+
+        Waits for a place in the share of the device's address; raises Overloaded, and what `ask`
+        and `relay` do.
+        """
+        peer = exchange.peer
+        if not self._shares.take_at_once(peer):
+            await self._shares.take(peer)
+        try:
+            client, answer = await self.ask(exchange, manner)
+            await self.relay(exchange, client, answer, manner)
+        finally:
+            self._shares.give_back(peer)
 
     # --- towards the upstream ------------------------------------------------------------------
 
