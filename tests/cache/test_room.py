@@ -7,6 +7,7 @@ import time
 import pytest
 
 from mender_gateway.cache import Bypass, Cache
+from tests.support.cache_disk import FaultyDisk
 from tests.support.cache_origin import (
     Act,
     ScriptedOrigin,
@@ -182,5 +183,42 @@ def test_figures_count_the_directory(run: Run, caches: Caches) -> None:
             assert figures.reserved_bytes == 0
             assert figures.free_bytes > 0
             assert figures.usable
+
+    run(scenario)
+
+
+def test_many_who_ask_for_figures_at_once_cost_one_count(run: Run, caches: Caches) -> None:
+    async def scenario() -> None:
+        disk = FaultyDisk()
+        async with caches.open(disk=disk, count_every=1000.0) as cache:
+            counted = disk.calls.count("statvfs")
+            await store(cache, "a")
+            reserved = disk.calls.count("statvfs") - counted
+            for _ in range(50):
+                await asyncio.gather(*(cache.recent_figures() for _ in range(20)))
+            assert disk.calls.count("statvfs") == counted + reserved
+            assert cache.figures().objects == 0
+            assert (await cache.refresh_figures()).objects == 1
+        async with caches.open(disk=disk, count_every=0.0) as cache:
+            await store(cache, "b")
+            figures = await asyncio.gather(*(cache.recent_figures() for _ in range(20)))
+            assert {each.objects for each in figures} == {2}
+
+    run(scenario)
+
+
+def test_figures_wait_for_no_disk_that_does_not_answer(run: Run, caches: Caches) -> None:
+    async def scenario() -> None:
+        disk = FaultyDisk()
+        disk.hanging = ["statvfs"]
+        async with caches.open(disk=disk, count_every=0.0, count_patience=0.05) as cache:
+            await store(cache, "a")
+            await cache.refresh_figures()
+            disk.going.clear()
+            try:
+                assert (await cache.recent_figures()).objects == 1
+                assert await fetch(cache, "a", ScriptedOrigin(b"")) == content(MIB)
+            finally:
+                disk.going.set()
 
     run(scenario)

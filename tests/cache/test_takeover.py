@@ -70,6 +70,22 @@ def test_a_torn_chunk_and_all_behind_it_are_fetched_again(
     run(scenario)
 
 
+def test_the_temporary_file_of_a_writer_that_died_is_cleared(run: Run, caches: Caches) -> None:
+    async def scenario() -> None:
+        origin = ScriptedOrigin(content(MIB))
+        folder = await stop_at(caches, origin, MIB // 2)
+        (folder / "note.0123456789abcdef").write_text("half a li")
+        origin.allow(MIB // 2)
+        async with caches.open() as cache:
+            async with await cache.acquire(object_id("a"), origin) as reader:
+                await reader.wait(0)
+                assert [name for name in os.listdir(folder) if name.startswith("note.")] == []
+                origin.allow(None)
+                assert await read_all(reader) == origin.content
+
+    run(scenario)
+
+
 @pytest.mark.parametrize("damage", ["meta", "mark", "prefix", "data", "short"])
 def test_any_damaged_file_of_a_partial_costs_only_time(
     run: Run, caches: Caches, damage: str

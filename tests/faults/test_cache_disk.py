@@ -289,3 +289,43 @@ def test_an_object_replaced_by_hand_is_noticed(caches: Caches) -> None:
         assert len(origin.opens) == 2
 
     run_scenario(scenario)
+
+
+@pytest.mark.parametrize("call", ["pwrite", "rename"])
+def test_a_note_that_cannot_be_kept_leaves_nothing_behind(caches: Caches, call: str) -> None:
+    async def scenario() -> None:
+        disk = FaultyDisk()
+        async with caches.open(disk=disk) as cache:
+            await cache.remember(object_id("a"), b"https://storage/1")
+            disk.fail(call, errno.ENOSPC, when=lambda path: "/note." in path)
+            for number in range(3):
+                await cache.remember(object_id("a"), b"https://storage/%d" % number)
+            assert os.listdir(caches.path / "v1/partial" / object_id("a")) == ["note"]
+            assert await cache.recall(object_id("a")) == b"https://storage/1"
+            assert cache.trouble is None
+
+    run_scenario(scenario)
+
+
+class Swept(FaultyDisk):
+    """Another process empties the trash as soon as something is in it, a number of times."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.times = times
+
+    def mkdir(self, path: str, mode: int = 0o700) -> None:
+        super().mkdir(path, mode)
+        if "/trash/" in path and self.times:
+            self.times -= 1
+            os.rmdir(path)
+
+
+def test_a_process_that_empties_the_trash_is_no_trouble(caches: Caches) -> None:
+    async def scenario() -> None:
+        async with caches.open(disk=Swept(2)) as cache:
+            assert await cache.probe() is None
+        async with caches.open(disk=Swept(1000)) as cache:
+            assert await cache.probe() is not None
+
+    run_scenario(scenario)

@@ -136,7 +136,7 @@ class Downloads:
                 if isinstance(error, FileTruncated) or error.errno == errno.EIO:
                     # What cannot be read is not kept: the device resumes, from storage then.
                     with suppress(DiskTrouble):
-                        await cache.remove(link.object_id)
+                        await cache.remove(link.object_id, reader)
                 raise
             except FillBroken as broken:
                 if not broken.resumable or (broken.changed and exchange.started):
@@ -164,13 +164,12 @@ class Downloads:
                 if await self._trust.of_stored(object_id, reader.fd):
                     kept, reader = reader, None
                     return kept
+                await cache.remove(object_id, reader)
+            except DiskTrouble as error:
+                raise Bypass("disk", str(error)) from error
             finally:
                 if reader is not None:
                     reader.release()
-            try:
-                await cache.remove(object_id)
-            except DiskTrouble as error:
-                raise Bypass("disk", str(error)) from error
         raise Bypass("busy", "the object is replaced by unsigned ones")
 
     def _retry(self, exchange: Exchange, broken: FillBroken) -> bool:

@@ -11,6 +11,7 @@ import asyncio
 import random
 from collections.abc import Callable
 
+from mender_gateway.cache.census import Census
 from mender_gateway.cache.context import Context
 from mender_gateway.cache.demand import Demand
 from mender_gateway.cache.disk import Disk
@@ -22,7 +23,6 @@ from mender_gateway.cache.followed import Followed
 from mender_gateway.cache.layout import Mark, checked_id
 from mender_gateway.cache.origin import Attributes, Origin, VerifierFactory
 from mender_gateway.cache.partial import Partial
-from mender_gateway.cache.room import survey
 from mender_gateway.cache.settings import CacheSettings, Event, Figures, Kind
 from mender_gateway.cache.store import Finished, Store
 from mender_gateway.cache.table import Table
@@ -59,7 +59,7 @@ class Cache:
         """Marks of other processes that showed no life, while they stand still."""
         self._swept = 0.0
         self._closed = False
-        self._figures = Figures()
+        self._census = Census(self._store, self._threads, settings)
         self._context = Context(
             self._store,
             self._threads,
@@ -84,7 +84,7 @@ class Cache:
         self._swept = asyncio.get_running_loop().time()
         try:
             await self._threads.run_long(prepare)
-            await self.refresh_figures()
+            await self._census.fresh()
         except DiskTrouble as error:
             self.note_trouble(str(error))
 
@@ -100,6 +100,7 @@ class Cache:
             await asyncio.wait(self._context.endings, timeout=_CLOSING)
         for demand, _ in self._demands.values():
             demand.fail(Bypass("closed", "the cache is closing"))
+        self._census.close()
         await self._table.close()
         await self._threads.settle(_CLOSING)
         self._threads.close()
@@ -329,14 +330,16 @@ class Cache:
             return None
         return meta.attributes if meta is not None else None
 
-    async def remove(self, object_id: str) -> bool:
+    async def remove(self, object_id: str, reader: Reader | None = None) -> bool:
         """Removes a finished object, also while it is served (readers keep their bytes).
 
-        Whether there was one. Raises DiskTrouble.
+        With `reader`, held until this returns: the object that it reads, and none that has come
+        in its place. Whether there was one. Raises DiskTrouble.
         """
         self._table.forget(checked_id(object_id))
+        only = reader.fd if reader is not None else None
         return await self._threads.run(
-            lambda: self._store.remove_object(object_id, even_if_served=True)
+            lambda: self._store.remove_object(object_id, even_if_served=True, only=only)
         )
 
     # -- notes -------------------------------------------------------------------------------
@@ -361,7 +364,7 @@ class Cache:
 
     def figures(self) -> Figures:
         """What is known now, without waiting; see Figures for what may be older."""
-        tally, old = self._context.tally, self._figures
+        tally, count = self._context.tally, self._census.last
         return Figures(
             fills=tally.fills,
             open_entries=len(self._table),
@@ -373,28 +376,24 @@ class Cache:
             commits=tally.commits,
             rejections=tally.rejections,
             origin_bytes=tally.origin_bytes,
-            objects=old.objects,
-            stored_bytes=old.stored_bytes,
-            partials=old.partials,
-            partial_bytes=old.partial_bytes,
-            reserved_bytes=old.reserved_bytes,
-            free_bytes=old.free_bytes,
+            objects=count.objects,
+            stored_bytes=count.stored_bytes,
+            partials=count.partials,
+            partial_bytes=count.partial_bytes,
+            reserved_bytes=count.reserved_bytes,
+            free_bytes=count.free_bytes,
             usable=self._trouble is None,
         )
 
+    async def recent_figures(self) -> Figures:
+        """The directory's part seconds old at most, unless counting takes long; raises DiskTrouble.
+
+        Cheap, however often it is called.
+        """
+        await self._census.fresh()
+        return self.figures()
+
     async def refresh_figures(self) -> Figures:
         """Counts the directory; raises DiskTrouble when it cannot."""
-        disk, layout = self._store.disk, self._store.layout
-        stock, _ = await self._threads.run(lambda: survey(disk, layout, self._settings))
-        objects = [c.size for c in stock.candidates if c.kind == "object"]
-        partials = [c.size for c in stock.candidates if c.kind == "partial"]
-        partials += [filling.written for filling in stock.fillings]
-        self._figures = Figures(
-            objects=len(objects),
-            stored_bytes=sum(objects),
-            partials=len(partials),
-            partial_bytes=sum(partials),
-            reserved_bytes=stock.reserved,
-            free_bytes=stock.free,
-        )
+        await self._census.take()
         return self.figures()

@@ -72,7 +72,7 @@ class Fill:
             broken = FillBroken(f"the cache's disk failed: {error}", resumable=True)
             self._break(broken, sound=self._partial.durable)
         except PartialLost as error:
-            self._tell(Kind.LOST, str(error))
+            self._tell(Kind.LOST, self._with_size(error))
             self._demand.fail(FillBroken(str(error), resumable=True))
             self._break(FillBroken(str(error), resumable=True))
         except VerificationFailed as error:
@@ -108,6 +108,11 @@ class Fill:
                 self._demand.fail(Bypass("lock", str(error)))
         self._break(FillBroken(str(error), resumable=True))
 
+    def _with_size(self, text: object) -> str:
+        """For what is lost: what it has cost the uplink."""
+        partial = self._partial
+        return f"{text}; {max(self._received, partial.position, partial.found)} bytes had come"
+
     def _tell(self, kind: Kind, text: str) -> None:
         self._context.tell(kind, self._demand.object_id, text)
 
@@ -117,7 +122,7 @@ class Fill:
 
     async def _reject(self, kind: Kind, text: str, *, changed: bool = False) -> None:
         """Aborts all readers and throws the bytes away."""
-        self._tell(kind, text)
+        self._tell(kind, self._with_size(text))
         self._break(FillBroken(text, resumable=False, changed=changed))
         self._demand.fail(FillBroken(text, resumable=False, changed=changed))
         if self._writer is not None:
@@ -224,13 +229,14 @@ class Fill:
                 await self._publish()
                 await self._kept()
                 self._received = partial.position
-                self._tell(Kind.TAKEN_OVER, f"{partial.position} bytes were here")
+                found = f"{partial.position} bytes were here of {partial.found} once written"
+                self._tell(Kind.TAKEN_OVER, found)
                 if source is not None and source.offset > partial.position:
                     await close(source)
                     source = None
                 return source
-            self._tell(Kind.CHANGED, "the origin has another object now")
             await self._stop_keeping()
+            self._tell(Kind.CHANGED, self._with_size("the origin has another object now"))
         except BaseException:
             if source is not None:
                 await close(source)
@@ -320,7 +326,7 @@ class Fill:
         try:
             await context.threads.run_long(bound(partial.commit, description))
         except PartialLost as error:
-            self._tell(Kind.LOST, str(error))
+            self._tell(Kind.LOST, self._with_size(error))
             return
         if entry is not None:
             entry.finish()

@@ -32,10 +32,12 @@ from mender_gateway.cache.files import (
 )
 from mender_gateway.cache.layout import (
     DIGEST,
+    MARK_SIZE,
     Layout,
     Mark,
     MarkState,
     Meta,
+    decode_mark,
     decode_meta,
     encode_mark,
     encode_meta,
@@ -69,6 +71,8 @@ class Partial:
         """Of the data file in use, or of the one that was found."""
         self.claimed = 0
         """Bytes with recorded digests when it was found; `keep` tells how many are right."""
+        self.found = 0
+        """Bytes that an earlier filler had made readable."""
         self.position = 0
         """Bytes written, or kept from an earlier filler."""
         self.durable = 0
@@ -90,7 +94,11 @@ class Partial:
             if meta.attributes.validator is not None:
                 self.meta = meta
                 self.claimed = self._claims(meta)
+                self.found = max(self.claimed, self._marked(meta))
         remove_tree(self._disk, f"{self.path}/object")
+        for name in list_directory(self._disk, self.path):
+            if name.startswith("note."):  # its writer died, or will write it again
+                remove_tree(self._disk, f"{self.path}/{name}")
 
     def _claims(self, meta: Meta) -> int:
         try:
@@ -100,6 +108,11 @@ class Partial:
             return 0
         claimed = min(samples * meta.chunk, meta.length)
         return claimed if size >= claimed else size // meta.chunk * meta.chunk
+
+    def _marked(self, meta: Meta) -> int:
+        raw = read_file(self._disk, f"{self.path}/mark")
+        mark = decode_mark(raw[:MARK_SIZE]) if raw is not None else None
+        return mark.position if mark is not None and mark.tag == meta.tag else 0
 
     def prepare(self, attributes: Attributes, chunk: int) -> int:
         """Chooses the data file for this version of the object and removes those of others.
@@ -111,7 +124,7 @@ class Partial:
         if self.meta is not None and self.meta.data == meta.data:
             meta = msgspec.structs.replace(meta, chunk=self.meta.chunk)
         else:
-            self.claimed = 0
+            self.claimed = self.found = 0
         self._close_files()
         for name in list_directory(self._disk, self.path):
             if name.startswith(("data.", "prefix.")) and name not in (meta.data, meta.prefix):

@@ -46,13 +46,17 @@ class CacheSettings:
     """A note whose object nobody fetched is junk after so long."""
     sweep_every: float = 3600.0
     """Between two searches for junk, made when there is something to fill."""
+    count_every: float = 10.0
+    """A count of the directory for figures is good for at least so long."""
+    count_patience: float = 2.0
+    """How long who wants figures waits for a count."""
     open_entries: int = 512
     chunk: int = CHUNK
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """A snapshot; the directory's part is as old as the last `refresh_figures`."""
+    """A snapshot; the directory's part is as old as its last count."""
 
     fills: int = 0
     """Fills in flight in this process."""
