@@ -26,6 +26,8 @@ class Site:
     offered: dict[str, Any]
     """The upstream's next answer: `status` and `body`."""
     settings: dict[str, Any] = field(default_factory=dict)
+    limits: dict[str, str] = field(default_factory=dict)
+    """The gateway's section Limits."""
     reports: list[bytes] = field(default_factory=list)
     """Bodies of the status reports that the upstream has got."""
     gateway: GatewayProcess = None  # type: ignore[assignment]
@@ -45,6 +47,7 @@ class Site:
                 "HTTP": {"Enabled": True, "Listen": "127.0.0.1:0"},
                 "Metrics": {"Enabled": True, "Listen": "127.0.0.1:0"},
                 "UpstreamServer": {"URL": self.upstream_url},
+                "Limits": self.limits,
                 "Features": {"ArtifactsProxy": proxy},
             },
         )
@@ -118,7 +121,12 @@ class Site:
 
 @contextmanager
 def running_site(
-    folder: Path, *, cache: bool, start: bool = True, **settings: Any
+    folder: Path,
+    *,
+    cache: bool,
+    start: bool = True,
+    limits: dict[str, str] | None = None,
+    **settings: Any,
 ) -> Iterator[Site]:
     """A site whose gateway is running; `cache` with the artifact cache."""
     offered: dict[str, Any] = {"status": 204, "body": b""}
@@ -144,6 +152,7 @@ def running_site(
         server = stack.enter_context(scripted_server(upstream))
         cached = {"Enabled": cache, "Path": str(folder / "cache"), **settings.pop("cached", {})}
         site = Site(folder, cloud.storage, server.url, offered)
+        site.limits = limits or {}
         site.settings = {"ArtifactsCache": cached, **settings}
         if start:
             site.start()

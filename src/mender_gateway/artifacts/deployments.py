@@ -13,6 +13,7 @@ from mender_gateway.artifacts.origin import Seen
 from mender_gateway.artifacts.reports import Rollouts
 from mender_gateway.artifacts.signing import Signer
 from mender_gateway.artifacts.whitelist import Whitelist
+from mender_gateway.config.settings import Endpoint
 from mender_gateway.http.exchange import Exchange
 from mender_gateway.http.headers import response_fields
 from mender_gateway.observe.log import Log
@@ -38,7 +39,7 @@ class Deployments:
         log: Log,
         rollouts: Rollouts,
         *,
-        base: str,
+        base: Endpoint,
         own_hosts: frozenset[tuple[str, int]],
         link_lifetime: float,
     ) -> None:
@@ -49,7 +50,8 @@ class Deployments:
         self._clock = clock
         self._log = log
         self._rollouts = rollouts
-        self._base = base
+        self._base = str(base)
+        self._own_name = base.host
         self._own_hosts = own_hosts
         self._link_lifetime = link_lifetime
 
@@ -84,7 +86,16 @@ class Deployments:
                 objects.append(identity)
                 expires = int(self._clock.now() + self._link_lifetime)
                 return Rewritten(self._base + self._signer.sign(url, expires, identity), expires)
-            case Own(target):
+            case Own(target, entry):
+                if entry is not None and entry != self._own_name:
+                    self._log.once_per(
+                        3600.0,
+                        f"own store {entry}",
+                        "warn",
+                        "artifacts on the server's own host are forwarded as any request, not "
+                        "cached, and cut off from devices that are slow to store them",
+                        add_to_DomainWhitelist=entry,
+                    )
                 return Rewritten(self._base + target)
             case Foreign(reason, entry):
                 advice = {"add_to_DomainWhitelist": entry} if entry is not None else {}

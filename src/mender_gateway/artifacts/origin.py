@@ -332,7 +332,12 @@ class CachedOrigin:
         if kept is None or kept.decode("latin-1") != url:
             await self._cache.remember(self._object_id, url.encode())
         try:
-            return await self._storage.open(url, offset, None, validator, resumes=True)
+            try:
+                return await self._storage.open(url, offset, None, validator, resumes=True)
+            except RangeNotSatisfiable:
+                # The object ends before `offset` now, and storage has not looked at the validator:
+                # what it has instead is said by the whole of it.
+                return await self._storage.open(url, resumes=True)
         except (Refused, Forbidden, BadLink, NotFound) as error:
             if offset:
                 raise
