@@ -312,6 +312,39 @@ def test_an_object_that_is_committed_while_it_is_looked_for_stays(run: Run, cach
     run(scenario)
 
 
+class Evicted(Disk):
+    """Another process evicts the object between the opening of its data and the lock on it."""
+
+    def __init__(self, evict: Callable[[], None]) -> None:
+        self.evict: Callable[[], None] | None = evict
+
+    def flock(self, fd: int, operation: int) -> None:
+        if os.readlink(f"/proc/self/fd/{fd}").endswith("/data") and self.evict is not None:
+            evict, self.evict = self.evict, None
+            evict()
+        super().flock(fd, operation)
+
+
+def test_an_object_that_is_evicted_while_it_is_opened_is_fetched_anew(
+    run: Run, caches: Caches
+) -> None:
+    async def scenario() -> None:
+        origin = ScriptedOrigin(content(MIB))
+        async with caches.open() as cache:
+            await fetch(cache, "a", origin)
+            await until(lambda: cache.figures().commits == 1)
+        there = caches.path / "v1/objects" / object_id("a")
+        gone = caches.path / "v1/trash/a"
+        async with caches.open(disk=Evicted(lambda: os.rename(there, gone))) as late:
+            async with await late.acquire(object_id("a"), origin) as reader:
+                assert reader.outcome == "miss"
+                assert await read_all(reader) == origin.content
+            await until(lambda: late.figures().commits == 1)
+        assert caches.names("objects") == [object_id("a")]
+
+    run(scenario)
+
+
 @pytest.mark.parametrize("what", ["without data", "without meta", "empty", "junk", "file", "link"])
 def test_what_only_has_the_name_of_an_object_makes_place_for_it(
     run: Run, caches: Caches, what: str

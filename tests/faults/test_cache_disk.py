@@ -136,6 +136,39 @@ def test_after_trouble_the_disk_is_left_alone_for_a_while(caches: Caches) -> Non
     run_scenario(scenario)
 
 
+def test_a_disk_that_was_in_trouble_for_a_moment_is_back_in_a_moment(caches: Caches) -> None:
+    """The pause is short at first, and grows only while the trouble goes on."""
+
+    async def scenario() -> None:
+        disk = FaultyDisk()
+        origin = ScriptedOrigin(content(SIZE))
+        async with caches.open(disk=disk, trouble_pause=0.05, longest_trouble_pause=60.0) as cache:
+
+            async def attempts(seconds: float) -> int:
+                """How often the disk is tried while devices keep coming."""
+                before, loop = disk.calls.count("mkdir"), asyncio.get_running_loop()
+                end = loop.time() + seconds
+                while loop.time() < end:
+                    assert (await deliver(cache, "a", origin)).data == origin.content
+                    await asyncio.sleep(0.005)
+                return disk.calls.count("mkdir") - before
+
+            disk.fail("mkdir", errno.EROFS)
+            assert (await deliver(cache, "a", origin)).around == SIZE
+            assert 0 < await attempts(2.0) <= 6  # after 0.05, 0.1, 0.2, 0.4 and 0.8 s
+            disk.heal()
+            assert await cache.probe() is None
+            disk.fail("pwritev", errno.EIO, times=1)
+            assert (await deliver(cache, "b", origin)).data == origin.content
+            await until(lambda: cache.figures().fills == 0)
+            await asyncio.sleep(0.06)  # the first pause again
+            assert (await deliver(cache, "b", origin)).cached == SIZE
+            await until(lambda: cache.trouble is None)
+        assert caches.kinds().count("trouble") == 2
+
+    run_scenario(scenario)
+
+
 def test_bytes_that_may_not_have_reached_the_disk_are_not_served(caches: Caches) -> None:
     async def scenario() -> None:
         disk = FaultyDisk()

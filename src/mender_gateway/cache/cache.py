@@ -27,6 +27,7 @@ from mender_gateway.cache.settings import CacheSettings, Event, Figures, Kind
 from mender_gateway.cache.store import Finished, Store
 from mender_gateway.cache.table import Table
 from mender_gateway.cache.threads import Threads
+from mender_gateway.cache.trouble import Trouble
 
 _TRIES = 3
 _CLOSING = 10.0
@@ -53,8 +54,7 @@ class Cache:
         self._demands: dict[str, tuple[Demand, asyncio.Task[None]]] = {}
         self._shunned: dict[str, tuple[float, str]] = {}
         """Objects for which there was no room: until when, and why."""
-        self._trouble: str | None = None
-        self._trouble_until = 0.0
+        self._trouble = Trouble(self._store.layout.path, settings, report)
         self._stalled: dict[str, Mark] = {}
         """Marks of other processes that showed no life, while they stand still."""
         self._swept = 0.0
@@ -67,8 +67,8 @@ class Cache:
             report,
             self._enter,
             self._table.release_idle,
-            self.note_trouble,
-            self._healed,
+            self._trouble.note,
+            self._trouble.over,
             luck,
         )
 
@@ -86,7 +86,7 @@ class Cache:
             await self._threads.run_long(prepare)
             await self._census.fresh()
         except DiskTrouble as error:
-            self.note_trouble(str(error))
+            self._trouble.note(str(error))
 
     async def close(self) -> None:
         """Ends fills (their bytes stay) and lets all entries go; readers must be released."""
@@ -108,30 +108,17 @@ class Cache:
     @property
     def trouble(self) -> str | None:
         """Why the disk is not used at the moment, None when it is."""
-        return self._trouble
-
-    def note_trouble(self, text: str) -> None:
-        """The disk failed: nothing new is stored for a while. Reported once until it heals."""
-        self._trouble_until = asyncio.get_running_loop().time() + self._settings.trouble_pause
-        first, self._trouble = self._trouble is None, text
-        if first:
-            self._report(Event(Kind.TROUBLE, f"{self._store.layout.path}: {text}"))
-
-    def _healed(self) -> None:
-        if self._trouble is not None:
-            self._trouble = None
-            self._trouble_until = 0.0
-            self._report(Event(Kind.HEALED, f"{self._store.layout.path} is in use again"))
+        return self._trouble.text
 
     async def probe(self) -> str | None:
         """Whether the directory can be written now: None, or what stands in the way."""
         try:
             await self._threads.run(self._store.probe)
         except DiskTrouble as error:
-            self.note_trouble(str(error))
+            self._trouble.note(str(error))
         else:
-            self._healed()
-        return self._trouble
+            self._trouble.over()
+        return self._trouble.text
 
     # -- objects -----------------------------------------------------------------------------
 
@@ -207,8 +194,8 @@ class Cache:
             if not demand.known.done():
                 demand.offer(origin)
                 return demand, False
-            in_trouble = loop.time() < self._trouble_until
-            await asyncio.wait({task}, timeout=0 if in_trouble else self._settings.look_patience)
+            patience = 0 if self._trouble.resting else self._settings.look_patience
+            await asyncio.wait({task}, timeout=patience)
             if not task.done():
                 raise self._bypassed("disk", "an earlier fill of the object has not ended")
         if self._closed:
@@ -238,7 +225,7 @@ class Cache:
                     if taken is not None:
                         await Fill(self._context, demand, taken).run()
         except DiskTrouble as error:
-            self.note_trouble(str(error))
+            self._trouble.note(str(error))
             demand.fail(Bypass("disk", str(error)))
         except asyncio.CancelledError:
             demand.fail(Bypass("closed", "the cache is closing"))
@@ -260,13 +247,13 @@ class Cache:
         deadline = loop.time() + self._settings.stopped_elsewhere
         object_id, patience = demand.object_id, self._settings.look_patience
         if self._threads.stuck:
-            raise Bypass("disk", self._trouble or "the disk does not answer")
-        if loop.time() < self._trouble_until:
+            raise Bypass("disk", self._trouble.text or "the disk does not answer")
+        if self._trouble.resting:
             finished = await self._threads.run(
                 lambda: self._store.open_object(object_id), discard=self._drop, patience=patience
             )
             if finished is None:
-                raise Bypass("disk", self._trouble or "the disk failed")
+                raise Bypass("disk", self._trouble.text or "the disk failed")
             return finished
         while True:
             found = await self._threads.run(lambda: self._store.look(object_id), discard=self._drop)
@@ -382,7 +369,7 @@ class Cache:
             partial_bytes=count.partial_bytes,
             reserved_bytes=count.reserved_bytes,
             free_bytes=count.free_bytes,
-            usable=self._trouble is None,
+            usable=self._trouble.text is None,
         )
 
     async def recent_figures(self) -> Figures:

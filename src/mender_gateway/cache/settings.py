@@ -28,8 +28,10 @@ class CacheSettings:
     """Between two signs of life of a filler that gets no bytes."""
     linger: float = 5.0
     """An open entry without use is let go after so long."""
-    trouble_pause: float = 30.0
-    """After disk trouble nothing new is stored for so long."""
+    trouble_pause: float = 1.0
+    """After disk trouble nothing new is stored for so long, …"""
+    longest_trouble_pause: float = 30.0
+    """… and twice as long each time that it goes on, up to this."""
     no_room_pause: float = 10.0
     """An object for which there was no room is not tried again for so long."""
     disk_patience: float = 60.0
