@@ -3,6 +3,7 @@
 import asyncio
 import os
 import time
+from typing import Any
 
 import pytest
 
@@ -121,6 +122,41 @@ def test_an_object_without_room_is_tried_again_later(run: Run, caches: Caches) -
                     await cache.acquire(object_id("second"), origin)
             await until(lambda: cache.figures().fills == 0)
             assert await fetch(cache, "second", origin) == origin.content
+
+    run(scenario)
+
+
+def test_room_that_others_use_is_waited_for(run: Run, caches: Caches) -> None:
+    async def scenario() -> None:
+        settings: dict[str, Any] = {"max_size": 3 * MIB, "room_patience": 60.0}
+        async with caches.open(**settings) as cache, caches.open(**settings) as other:
+            await store(cache, "a", 2 * MIB)
+            served = await other.acquire(object_id("a"), ScriptedOrigin(b""))
+            origin = ScriptedOrigin(content(2 * MIB, seed=2))
+            coming = asyncio.create_task(fetch(cache, "b", origin))
+            await until(lambda: len(origin.opens) == 1)
+            # others find room meanwhile
+            assert await fetch(cache, "c", ScriptedOrigin(content(100_000))) == content(100_000)
+            assert not coming.done()
+            served.release()
+            assert await coming == origin.content
+            assert len(origin.opens) == 1
+            await until(lambda: cache.figures().fills == 0)
+        assert object_id("a") not in caches.names("objects")
+        assert object_id("b") in caches.names("objects")
+
+    run(scenario)
+
+
+def test_what_would_find_no_room_in_an_empty_cache_is_not_kept_waiting(
+    run: Run, caches: Caches
+) -> None:
+    async def scenario() -> None:
+        async with caches.open(max_size=3 * MIB, room_patience=1000.0) as cache:
+            await store(cache, "a")
+            with pytest.raises(Bypass):
+                await cache.acquire(object_id("b"), ScriptedOrigin(content(3 * MIB + 1)))
+            assert caches.names("objects") == [object_id("a")]
 
     run(scenario)
 

@@ -36,6 +36,9 @@ from mender_gateway.cache.room import reserve
 from mender_gateway.cache.settings import Kind
 from mender_gateway.cache.writer import Writer
 
+_LOOK_FOR_ROOM = 0.5
+"""Seconds between two looks for room while others use it."""
+
 
 class Fill:
     """Owns a locked partial from the beginning to the end of `run`."""
@@ -286,12 +289,22 @@ class Fill:
             for gone in evicted:
                 context.tell(Kind.EVICTED, gone.object_id, f"{gone.size} bytes, {gone.kind}")
 
-        async with context.reserving:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + context.settings.room_patience
+        while True:
             try:
-                await reserved()
-            except NoRoom:
-                await context.release_idle()
-                await reserved()
+                async with context.reserving:
+                    try:
+                        await reserved()
+                    except NoRoom:
+                        await context.release_idle()
+                        await reserved()
+                break
+            except NoRoom as error:
+                # Other processes let go of what they have open, and fills end.
+                if error.hopeless or loop.time() >= deadline:
+                    raise
+            await asyncio.sleep(_LOOK_FOR_ROOM)
         self._attributes = attributes
         self._received = 0
         partial.verifier = self._demand.verifier(attributes) if self._demand.verifier else None

@@ -17,6 +17,7 @@ from mender_gateway.cache.eviction import (
     Stock,
     choose,
     default_floor,
+    hopeless,
     shortfall,
 )
 from mender_gateway.cache.files import list_directory, read_file
@@ -62,7 +63,8 @@ def _make_room(
                 f"no room for {newcomer.declared} bytes: {missing} would have to be evicted; "
                 f"{stock.free} are free, {limits.min_free} must stay free, {stock.reserved} are "
                 f"promised, {stock.held} are held"
-                + (f" of at most {limits.max_size}" if limits.max_size is not None else "")
+                + (f" of at most {limits.max_size}" if limits.max_size is not None else ""),
+                hopeless=hopeless(stock, newcomer, limits),
             )
         with _Locked(disk, layout) as locked:
             busy = {victim for victim in victims if not locked.take(victim)}
@@ -71,7 +73,7 @@ def _make_room(
                     throw_away(disk, layout, _path(layout, victim), victim.object_id)
                 return victims
         pinned |= busy
-    raise NoRoom("what could be evicted is being served")
+    raise NoRoom("what could be evicted is being served", hopeless=False)
 
 
 class _Locked:

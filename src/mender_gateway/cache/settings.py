@@ -32,6 +32,8 @@ class CacheSettings:
     """After disk trouble nothing new is stored for so long, …"""
     longest_trouble_pause: float = 30.0
     """… and twice as long each time that it goes on, up to this."""
+    room_patience: float = 10.0
+    """How long an object waits for room that others are using, before it goes around the cache."""
     no_room_pause: float = 10.0
     """An object for which there was no room is not tried again for so long."""
     disk_patience: float = 60.0
