@@ -140,6 +140,10 @@ class Cache:
             running[0].offer(origin)
         return entry.reader("joined")
 
+    def entry(self, object_id: str) -> Entry | None:
+        """The object's open entry, to be looked at: how far it is here. Never waits."""
+        return self._table.get(object_id)
+
     async def acquire(
         self, object_id: str, origin: Origin, verifier: VerifierFactory | None = None
     ) -> Reader:
