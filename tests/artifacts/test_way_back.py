@@ -43,9 +43,9 @@ def test_downloads_past_the_cache_end_when_it_has_the_object(site: Site) -> None
         bodies = [device.result(60)[2] for device in around]
     assert bodies == [CONTENT, CONTENT, CONTENT[7:]]
     assert site.storage.usage("a").gets == 4
-    for asked in site.storage.requests[:3]:
-        site.storage.wait_for(lambda asked=asked: asked.done)
-        assert not asked.complete, "it was fetched to its end all the same"
+    first = site.storage.requests[:3]
+    site.storage.wait_for(lambda: all(asked.done for asked in first))
+    assert not any(asked.complete for asked in first), "they were fetched to their end"
 
 
 def test_nobody_is_sent_to_a_fill_that_stands_still(site: Site) -> None:

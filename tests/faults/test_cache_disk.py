@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from mender_gateway.cache.disk import Disk
 from mender_gateway.cache.layout import Layout
 from tests.support.cache_disk import OPERATIONS, FaultyDisk
 from tests.support.cache_origin import (
@@ -22,7 +23,7 @@ from tests.support.cache_origin import (
 from tests.support.cache_runs import Caches, run_scenario
 
 SIZE = 1024 * 1024 + 5
-WRITING = [name for name in OPERATIONS if name not in ("fstat", "stat", "utime")]
+WRITING = [name for name in OPERATIONS if name not in ("fstat", "stat", "lstat", "utime")]
 
 
 @pytest.fixture
@@ -306,6 +307,29 @@ def test_a_directory_that_vanishes_is_made_anew(caches: Caches, what: str, momen
         assert object_id("c") in caches.names("objects")
         async with caches.open() as cache:
             assert await fetch(cache, "c", ScriptedOrigin(b"")) == origin.content
+
+    run_scenario(scenario)
+
+
+class WithoutTrash(Disk):
+    """A disk on which the trash cannot be written."""
+
+    def rename(self, old: str, new: str) -> None:
+        if "/trash/" in new:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), new)
+        super().rename(old, new)
+
+
+def test_a_trash_that_cannot_be_used_keeps_nothing_from_being_stored(caches: Caches) -> None:
+    async def scenario() -> None:
+        origin = ScriptedOrigin(content(SIZE))
+        async with caches.open(disk=WithoutTrash()) as cache:
+            assert (await deliver(cache, "a", origin)).cached == SIZE
+            await until(lambda: cache.figures().commits == 1)
+            assert cache.trouble is None
+        async with caches.open() as cache:
+            assert await fetch(cache, "a", ScriptedOrigin(b"")) == origin.content
+        assert caches.names("partial") == []
 
     run_scenario(scenario)
 

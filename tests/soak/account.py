@@ -29,7 +29,7 @@ _EVENT = re.compile(
 _TAKEN_OVER = re.compile(r"(\d+) bytes were here of (\d+) once written")
 _HAD_COME = re.compile(r"(\d+) bytes had come")
 _RESUMED = re.compile(r"bytes=(\d+)-")
-_OF_PARTIAL = {"fill.lock", "meta", "mark", "note"}
+_OF_PARTIAL = {"fill.lock", "meta", "mark", "note", "object"}
 _PAUSE = 25.0
 """Seconds after disk trouble in which the cache may still be gone around."""
 

@@ -105,6 +105,13 @@ def remove_tree(disk: Disk, path: str) -> None:
         pass
 
 
+def data_files(disk: Disk, partial: str) -> list[str]:
+    """The names of the data files in a partial directory, that of a half-done commit included."""
+    names = list_directory(disk, partial)
+    found = [name for name in names if name.startswith("data.")]
+    return [*found, "object/data"] if "object" in names else found
+
+
 def list_directory(disk: Disk, path: str) -> list[str]:
     """The names in a directory, none when it is not there."""
     try:

@@ -205,14 +205,25 @@ class Store:
                 partial.discard()
                 partial.close()
                 return finished
-            # What is there is no object. Only whoever holds the lock may commit one, so only now
-            # it is certain that none is taken away that was committed since we looked.
-            throw_away(self.disk, self.layout, self.layout.object(object_id), object_id)
+            self._clear_place(object_id)
             partial.recover()
         except BaseException:
             partial.close()
             raise
         return partial
+
+    def _clear_place(self, object_id: str) -> None:
+        """Throws away what stands in an object's place and is none.
+
+        Only whoever holds the fill lock may commit, so that nothing is taken away that was
+        committed since we looked.
+        """
+        path = self.layout.object(object_id)
+        try:
+            self.disk.lstat(path)
+        except FileNotFoundError:
+            return
+        throw_away(self.disk, self.layout, path, object_id)
 
     def lock_partial(self, object_id: str) -> Partial | None:
         """The partial directory under our lock, made when missing; None when another has it."""
