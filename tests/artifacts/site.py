@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from mender_gateway.demo.cloud import running
+from mender_gateway.demo.cloud import CloudSettings, running
 from mender_gateway.demo.storage import Storage
 from tests.support.gateway import GatewayProcess, start_gateway
 from tests.support.scripted import Peer, requests, scripted_server
@@ -28,6 +28,8 @@ class Site:
     settings: dict[str, Any] = field(default_factory=dict)
     limits: dict[str, str] = field(default_factory=dict)
     """The gateway's section Limits."""
+    upstream_settings: dict[str, Any] = field(default_factory=dict)
+    """More of the section UpstreamServer."""
     reports: list[bytes] = field(default_factory=list)
     """Bodies of the status reports that the upstream has got."""
     gateway: GatewayProcess = None  # type: ignore[assignment]
@@ -46,7 +48,7 @@ class Site:
             {
                 "HTTP": {"Enabled": True, "Listen": "127.0.0.1:0"},
                 "Metrics": {"Enabled": True, "Listen": "127.0.0.1:0"},
-                "UpstreamServer": {"URL": self.upstream_url},
+                "UpstreamServer": {"URL": self.upstream_url, **self.upstream_settings},
                 "Limits": self.limits,
                 "Features": {"ArtifactsProxy": proxy},
             },
@@ -126,6 +128,7 @@ def running_site(
     cache: bool,
     start: bool = True,
     limits: dict[str, str] | None = None,
+    cloud_settings: CloudSettings | None = None,
     **settings: Any,
 ) -> Iterator[Site]:
     """A site whose gateway is running; `cache` with the artifact cache."""
@@ -148,7 +151,7 @@ def running_site(
                 )
 
     with ExitStack() as stack:
-        cloud = stack.enter_context(running())
+        cloud = stack.enter_context(running(cloud_settings))
         server = stack.enter_context(scripted_server(upstream))
         cached = {"Enabled": cache, "Path": str(folder / "cache"), **settings.pop("cached", {})}
         site = Site(folder, cloud.storage, server.url, offered)

@@ -53,7 +53,7 @@ class Seen:
 
     def note(self, object_id: str, url: str) -> bool:
         """Take in a link; whether it is now the newest."""
-        when = signed_at(parse_storage_url(url)) or 0.0
+        when = _signed(url)
         known = self._links.get(object_id)
         if known is not None and (known[1] == url or known[0] > when):
             return False
@@ -63,9 +63,19 @@ class Seen:
             del self._links[next(iter(self._links))]
         return True
 
+    def recall(self, object_id: str, url: str) -> None:
+        """Take in a link that was kept: of links that are equally old the one seen last stays."""
+        known = self._links.get(object_id)
+        if known is None or known[0] < _signed(url):
+            self.note(object_id, url)
+
     def newest(self, object_id: str) -> str | None:
         known = self._links.get(object_id)
         return known[1] if known is not None else None
+
+
+def _signed(url: str) -> float:
+    return signed_at(parse_storage_url(url)) or 0.0
 
 
 @dataclass(slots=True)
@@ -327,7 +337,7 @@ class CachedOrigin:
         """
         kept = await self._cache.recall(self._object_id)
         if kept is not None:
-            self._seen.note(self._object_id, kept.decode("latin-1"))
+            self._seen.recall(self._object_id, kept.decode("latin-1"))
         url = self._seen.newest(self._object_id) or self._url
         if kept is None or kept.decode("latin-1") != url:
             await self._cache.remember(self._object_id, url.encode())
