@@ -345,6 +345,32 @@ def test_an_object_that_is_evicted_while_it_is_opened_is_fetched_anew(
     run(scenario)
 
 
+def test_an_object_that_is_replaced_while_it_is_opened_is_not_mixed_with_the_new_one(
+    run: Run, caches: Caches
+) -> None:
+    async def scenario() -> None:
+        there = caches.path / "v1/objects" / object_id("a")
+        old, new = caches.path / "old", caches.path / "new"
+        for seed, away in ((1, old), (2, new)):
+            origin = ScriptedOrigin(content(MIB, seed), etag=f'"v{seed}"')
+            async with caches.open() as cache:
+                await fetch(cache, "a", origin)
+                await until(lambda cache=cache: cache.figures().commits == 1)  # type: ignore[misc]
+            os.rename(there, away)
+        os.rename(old, there)
+
+        def replace() -> None:
+            os.rename(there, caches.path / "v1/trash/a")
+            os.rename(new, there)
+
+        async with caches.open(disk=Evicted(replace)) as late:
+            async with await late.acquire(object_id("a"), ScriptedOrigin(b"")) as reader:
+                assert reader.attributes.etag == '"v2"'
+                assert await read_all(reader) == content(MIB, seed=2)
+
+    run(scenario)
+
+
 @pytest.mark.parametrize("what", ["without data", "without meta", "empty", "junk", "file", "link"])
 def test_what_only_has_the_name_of_an_object_makes_place_for_it(
     run: Run, caches: Caches, what: str

@@ -12,6 +12,7 @@ runs alone; all wait for the disk.
 
 import errno
 import hashlib
+import mmap
 import os
 import secrets
 import threading
@@ -180,24 +181,33 @@ class Partial:
         position. Ends early once `stop` is set. Raises VerificationFailed.
         """
         meta = self._meta
-        buffer = bytearray(min(meta.chunk, meta.length))
         records = self.claimed // meta.chunk + (self.claimed % meta.chunk > 0)
+        if not records:
+            return
+        # Mapped, not allocated: what a thread has allocated once in such pieces stays with it.
+        whole = memoryview(mmap.mmap(-1, min(meta.chunk, meta.length)))
         for index in range(records):
             if stop.is_set():
                 return
             start = index * meta.chunk
-            view = memoryview(buffer)[: min(meta.chunk, meta.length - start)]
-            if not self._read(view, start):
+            if not self._kept(whole[: min(meta.chunk, meta.length - start)], index):
                 return
-            trial = self._hash.copy()
-            trial.update(view)
-            if trial.digest() != self._disk.pread(self._prefix, DIGEST, index * DIGEST):
-                return
-            self._feed(view)
-            self._hash = trial
-            self.position = self.durable = start + len(view)
-            self.beat()
             progressed(self.readable)
+
+    def _kept(self, view: memoryview, index: int) -> bool:
+        """Reads chunk `index` into `view`; whether it is what was recorded, and is kept."""
+        start = index * self._meta.chunk
+        if not self._read(view, start):
+            return False
+        trial = self._hash.copy()
+        trial.update(view)
+        if trial.digest() != self._disk.pread(self._prefix, DIGEST, index * DIGEST):
+            return False
+        self._feed(view)
+        self._hash = trial
+        self.position = self.durable = start + len(view)
+        self.beat()
+        return True
 
     def _read(self, view: memoryview, offset: int) -> bool:
         while view:
