@@ -139,6 +139,6 @@ def test_small_ranges_leave_without_a_sender_thread(tmp_path: Path, cached: Site
 
     large, small = woken(100_000), woken(2048)
     connection.close()
-    # the log's thread has its part in both
-    senders = [task for task, count in large.items() if count and not small.get(task)]
+    # the log's thread has its part in both; a sender's last sleep may be counted late
+    senders = [task for task, count in large.items() if count and small.get(task, 0) <= 3]
     assert sum(large[task] for task in senders) >= rounds / 2

@@ -263,6 +263,33 @@ def test_an_unusable_directory_at_start_is_no_error_and_heals(caches: Caches) ->
     run_scenario(scenario)
 
 
+@pytest.mark.parametrize("call", ["mkdir", "listdir", "stat", "flock"])
+def test_a_disk_that_does_not_answer_at_start_keeps_nobody_waiting(
+    caches: Caches, call: str
+) -> None:
+    async def scenario() -> None:
+        async with caches.open(linger=0.0) as cache:
+            await fetch(cache, "b", ScriptedOrigin(content(SIZE)))
+            await until(lambda: cache.figures().commits == 1)
+            await cache.remember(object_id("c"), b"link")
+        disk = FaultyDisk()
+        disk.hanging = [call]
+        disk.going.clear()
+        origin = ScriptedOrigin(content(SIZE))
+        short = {"look_patience": 0.1, "disk_patience": 0.1, "count_patience": 0.1}
+        try:
+            async with caches.open(disk=disk, **short, trouble_pause=0.0) as cache:
+                assert (await deliver(cache, "a", origin)).data == origin.content
+                disk.going.set()
+                await until(lambda: cache.figures().fills == 0)
+                assert await cache.probe() is None
+                assert (await deliver(cache, "a", origin)).cached == SIZE
+        finally:
+            disk.going.set()
+
+    run_scenario(scenario)
+
+
 @pytest.mark.parametrize("moment", ["during a fill", "between fills", "while served"])
 @pytest.mark.parametrize("what", ["everything", "v1", "partial", "objects", "trash", "content"])
 def test_a_directory_that_vanishes_is_made_anew(caches: Caches, what: str, moment: str) -> None:

@@ -10,6 +10,7 @@ after that heals the cache if the disk has healed.
 import asyncio
 import random
 from collections.abc import Callable
+from functools import partial as bound
 
 from mender_gateway.cache.census import Census
 from mender_gateway.cache.context import Context
@@ -75,15 +76,22 @@ class Cache:
     # -- life --------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Makes the layout and clears junk; an unusable directory is noted, and no error."""
+        """Makes the layout and clears junk; an unusable directory is noted, and no error.
 
-        def prepare() -> None:
-            self._store.ensure()
-            self._store.sweep(self._settings.note_age)
-
-        self._swept = asyncio.get_running_loop().time()
+        Waits for no disk that does not answer; clearing that takes long goes on by itself.
+        """
+        loop, patience = asyncio.get_running_loop(), self._settings.look_patience
+        self._swept = loop.time()
         try:
-            await self._threads.run_long(prepare)
+            await self._threads.run(self._store.ensure, patience=patience)
+            sweep = bound(self._store.sweep, self._settings.note_age)
+            sweeping = loop.create_task(self._threads.run_long(sweep))
+            self._context.endings.add(sweeping)
+            sweeping.add_done_callback(self._context.endings.discard)
+            sweeping.add_done_callback(lambda task: task.cancelled() or task.exception())
+            await asyncio.wait({sweeping}, timeout=patience)
+            if sweeping.done():
+                sweeping.result()
             await self._census.fresh()
         except DiskTrouble as error:
             self._trouble.note(str(error))
