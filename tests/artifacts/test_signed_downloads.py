@@ -26,7 +26,16 @@ def tampered() -> bytes:
     return tar_of(parts)
 
 
+def incomplete() -> bytes:
+    """Rightly signed and nothing in it wrong: that a part is missing shows only at the end."""
+    images = [{"image": PAYLOAD}, {"other": PAYLOAD[::-1]}]
+    parts = artifact_parts(images, sign=by_rsa, compression="none")
+    del parts["data/0001.tar"]
+    return tar_of(parts)
+
+
 TAMPERED = tampered()
+INCOMPLETE = incomplete()
 
 
 @contextmanager
@@ -105,9 +114,10 @@ def test_a_range_of_a_signed_artifact_arrives(site: Site, name: str) -> None:
         (UNSIGNED, "not signed"),
         (FOREIGN, "none of the keys"),
         (TAMPERED, "'data/0000/image' has a wrong checksum"),
+        (INCOMPLETE, "'data/0001/other' is missing"),
         (PAYLOAD, "no Mender artifact"),
     ],
-    ids=["unsigned", "foreign", "tampered", "other"],
+    ids=["unsigned", "foreign", "tampered", "incomplete", "other"],
 )
 def test_the_end_of_anything_else_never_arrives_and_the_log_says_why(
     site: Site, name: str, content: bytes, reason: str
