@@ -82,7 +82,7 @@ class Delivery:
             clock,
             log,
             rollouts,
-            base=str(url),
+            base=url,
             own_hosts=frozenset({(upstream.host, upstream.port), (url.host, url.port)}),
             link_lifetime=proxy.cache.link_expire,
         )

@@ -305,7 +305,7 @@ class Gateway:
     async def _refresh(self) -> None:
         if self._cache is not None:
             try:
-                await self._cache.refresh_figures()
+                await self._cache.recent_figures()
             except DiskTrouble as error:
                 self._log.once_per(60.0, "figures", "warn", "cache: no figures", error=str(error))
 

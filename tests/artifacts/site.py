@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from mender_gateway.demo.cloud import running
+from mender_gateway.demo.cloud import CloudSettings, running
 from mender_gateway.demo.storage import Storage
 from tests.support.gateway import GatewayProcess, start_gateway
 from tests.support.scripted import Peer, requests, scripted_server
@@ -26,6 +26,10 @@ class Site:
     offered: dict[str, Any]
     """The upstream's next answer: `status` and `body`."""
     settings: dict[str, Any] = field(default_factory=dict)
+    limits: dict[str, str] = field(default_factory=dict)
+    """The gateway's section Limits."""
+    upstream_settings: dict[str, Any] = field(default_factory=dict)
+    """More of the section UpstreamServer."""
     reports: list[bytes] = field(default_factory=list)
     """Bodies of the status reports that the upstream has got."""
     gateway: GatewayProcess = None  # type: ignore[assignment]
@@ -44,7 +48,8 @@ class Site:
             {
                 "HTTP": {"Enabled": True, "Listen": "127.0.0.1:0"},
                 "Metrics": {"Enabled": True, "Listen": "127.0.0.1:0"},
-                "UpstreamServer": {"URL": self.upstream_url},
+                "UpstreamServer": {"URL": self.upstream_url, **self.upstream_settings},
+                "Limits": self.limits,
                 "Features": {"ArtifactsProxy": proxy},
             },
         )
@@ -118,7 +123,13 @@ class Site:
 
 @contextmanager
 def running_site(
-    folder: Path, *, cache: bool, start: bool = True, **settings: Any
+    folder: Path,
+    *,
+    cache: bool,
+    start: bool = True,
+    limits: dict[str, str] | None = None,
+    cloud_settings: CloudSettings | None = None,
+    **settings: Any,
 ) -> Iterator[Site]:
     """A site whose gateway is running; `cache` with the artifact cache."""
     offered: dict[str, Any] = {"status": 204, "body": b""}
@@ -140,10 +151,11 @@ def running_site(
                 )
 
     with ExitStack() as stack:
-        cloud = stack.enter_context(running())
+        cloud = stack.enter_context(running(cloud_settings))
         server = stack.enter_context(scripted_server(upstream))
         cached = {"Enabled": cache, "Path": str(folder / "cache"), **settings.pop("cached", {})}
         site = Site(folder, cloud.storage, server.url, offered)
+        site.limits = limits or {}
         site.settings = {"ArtifactsCache": cached, **settings}
         if start:
             site.start()

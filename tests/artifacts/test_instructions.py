@@ -86,6 +86,21 @@ def test_a_foreign_link_stays_and_the_log_says_what_to_add(site: Site) -> None:
     assert site.gateway.log.count(entry) == 1
 
 
+def test_a_store_on_the_servers_own_host_passes_and_the_log_says_what_to_add(
+    tmp_path: Path,
+) -> None:
+    path = "/bucket/release?X-Amz-Signature=1"
+    with running_site(tmp_path, cache=True, DomainWhitelist=["storage.test"]) as site:
+        for host in (site.upstream_url, site.upstream_url, "http://gateway.test:8080"):
+            site.offer(host + path)
+            _, body = site.poll()
+            uri = json.loads(body)["artifact"]["source"]["uri"]
+            assert uri == "http://gateway.test:8080" + path
+        entry = "add_to_DomainWhitelist="
+        site.gateway.wait_for_log(rf"level=warning .*{entry}127\.0\.0\.1")
+        assert site.gateway.log.count(entry) == 1
+
+
 def test_an_answer_larger_than_the_bound_is_an_error_and_not_a_crash(tmp_path: Path) -> None:
     with running_site(tmp_path, cache=False) as site:
         site.offered.update(status=200, body=b" " * (4 * 1024 * 1024 + 1))

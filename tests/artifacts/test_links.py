@@ -44,6 +44,20 @@ def test_a_link_to_the_server_or_the_gateway_keeps_its_path_and_query(url: str) 
 
 
 @pytest.mark.parametrize(
+    ("url", "line"),
+    [
+        ("https://upstream.example.com/bucket/a?b=c", "upstream.example.com"),
+        ("http://gateway.lab:8443/bucket/a?b=c", "gateway.lab"),
+    ],
+)
+def test_a_store_on_an_own_host_comes_with_the_line_that_would_make_it_one(
+    url: str, line: str
+) -> None:
+    assert classify(url, Whitelist.parse([]), OWN) == Own("/bucket/a?b=c", line)
+    assert isinstance(classify(url, Whitelist.parse([line]), OWN), Storage)
+
+
+@pytest.mark.parametrize(
     "path",
     ["/api/x", "/API/x", "/api", "//api/x", "/./api/x", "/%61pi/x", "/x/../api/x", "/api%2Fx"],
 )

@@ -4,6 +4,8 @@ import http.client
 import json
 import os
 import re
+import shutil
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -157,6 +159,25 @@ def test_one_of_two_gateways_on_one_directory_scrubs_at_a_time(tmp_path: Path) -
                 "mender_gateway_cache_scrubbed_objects_total"
             )
             assert total == 1
+
+
+def test_the_scrubber_leaves_disk_and_processor_to_all_others(tmp_path: Path) -> None:
+    if shutil.which("ionice") is None:
+        pytest.skip("needs ionice")
+    with running_site(tmp_path, cache=True) as site:
+        tasks = Path(f"/proc/{site.gateway.process.pid}/task")
+
+        def nice(task: Path) -> str:
+            return (task / "stat").read_text().rpartition(")")[2].split()[16]
+
+        until(lambda: any(nice(task) == "19" for task in tasks.iterdir()))
+        [scrubber] = [task for task in tasks.iterdir() if nice(task) == "19"]
+
+        def io_class() -> str:
+            asked = ["ionice", "-p", scrubber.name]
+            return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+
+        until(lambda: io_class() == "idle")
 
 
 def test_the_scrubber_ends_with_the_gateway(tmp_path: Path) -> None:

@@ -4,10 +4,13 @@ import asyncio
 import hashlib
 import json
 import os
+import shutil
+from collections.abc import Callable
 
 import pytest
 
 from mender_gateway.cache import Cache, FillBroken, OriginRefused
+from mender_gateway.cache.disk import Disk
 from tests.support.cache_origin import (
     Act,
     ScriptedOrigin,
@@ -271,5 +274,155 @@ def test_the_newest_note_is_found_by_another_process_and_is_private(
             assert await cache.recall(object_id("a")) == b"new"
             note.write_bytes(note.read_bytes()[:-1])
             assert await cache.recall(object_id("a")) is None
+
+    run(scenario)
+
+
+class Meanwhile(Disk):
+    """Lets something happen in the moment in which an object's data is found missing."""
+
+    def __init__(self, happen: Callable[[], None]) -> None:
+        self.happen: Callable[[], None] | None = happen
+
+    def open(self, path: str, flags: int, mode: int = 0o600) -> int:
+        try:
+            return super().open(path, flags, mode)
+        except FileNotFoundError:
+            if "/objects/" in path and self.happen is not None:
+                happen, self.happen = self.happen, None
+                happen()
+            raise
+
+
+def test_an_object_that_is_committed_while_it_is_looked_for_stays(run: Run, caches: Caches) -> None:
+    async def scenario() -> None:
+        origin = ScriptedOrigin(content(MIB))
+        async with caches.open() as cache:
+            await fetch(cache, "a", origin)
+            await until(lambda: cache.figures().commits == 1)
+        there = caches.path / "v1/objects" / object_id("a")
+        away = caches.path / "away"
+        os.rename(there, away)
+        async with caches.open(disk=Meanwhile(lambda: os.rename(away, there))) as late:
+            async with await late.acquire(object_id("a"), origin) as reader:
+                assert reader.outcome == "hit"
+                assert await read_all(reader) == origin.content
+        assert len(origin.opens) == 1
+
+    run(scenario)
+
+
+class Evicted(Disk):
+    """Another process evicts the object between the opening of its data and the lock on it."""
+
+    def __init__(self, evict: Callable[[], None]) -> None:
+        self.evict: Callable[[], None] | None = evict
+
+    def flock(self, fd: int, operation: int) -> None:
+        if os.readlink(f"/proc/self/fd/{fd}").endswith("/data") and self.evict is not None:
+            evict, self.evict = self.evict, None
+            evict()
+        super().flock(fd, operation)
+
+
+def test_an_object_that_is_evicted_while_it_is_opened_is_fetched_anew(
+    run: Run, caches: Caches
+) -> None:
+    async def scenario() -> None:
+        origin = ScriptedOrigin(content(MIB))
+        async with caches.open() as cache:
+            await fetch(cache, "a", origin)
+            await until(lambda: cache.figures().commits == 1)
+        there = caches.path / "v1/objects" / object_id("a")
+        gone = caches.path / "v1/trash/a"
+        async with caches.open(disk=Evicted(lambda: os.rename(there, gone))) as late:
+            async with await late.acquire(object_id("a"), origin) as reader:
+                assert reader.outcome == "miss"
+                assert await read_all(reader) == origin.content
+            await until(lambda: late.figures().commits == 1)
+        assert caches.names("objects") == [object_id("a")]
+
+    run(scenario)
+
+
+def test_an_object_that_is_replaced_while_it_is_opened_is_not_mixed_with_the_new_one(
+    run: Run, caches: Caches
+) -> None:
+    async def scenario() -> None:
+        there = caches.path / "v1/objects" / object_id("a")
+        old, new = caches.path / "old", caches.path / "new"
+        for seed, away in ((1, old), (2, new)):
+            origin = ScriptedOrigin(content(MIB, seed), etag=f'"v{seed}"')
+            async with caches.open() as cache:
+                await fetch(cache, "a", origin)
+                await until(lambda cache=cache: cache.figures().commits == 1)  # type: ignore[misc]
+            os.rename(there, away)
+        os.rename(old, there)
+
+        def replace() -> None:
+            os.rename(there, caches.path / "v1/trash/a")
+            os.rename(new, there)
+
+        async with caches.open(disk=Evicted(replace)) as late:
+            async with await late.acquire(object_id("a"), ScriptedOrigin(b"")) as reader:
+                assert reader.attributes.etag == '"v2"'
+                assert await read_all(reader) == content(MIB, seed=2)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("what", ["without data", "without meta", "empty", "junk", "file", "link"])
+def test_what_only_has_the_name_of_an_object_makes_place_for_it(
+    run: Run, caches: Caches, what: str
+) -> None:
+    async def scenario() -> None:
+        origin = ScriptedOrigin(content(MIB))
+        async with caches.open() as cache:
+            await fetch(cache, "a", origin)
+            await until(lambda: cache.figures().commits == 1)
+        there = caches.path / "v1/objects" / object_id("a")
+        elsewhere = caches.path.parent / "elsewhere"
+        elsewhere.mkdir()
+        (elsewhere / "precious").write_text("not ours")
+        match what:
+            case "without data":
+                (there / "data").unlink()
+            case "without meta":
+                (there / "meta").unlink()
+            case "empty" | "junk" | "file" | "link":
+                shutil.rmtree(there)
+                if what == "file":
+                    there.write_text("junk")
+                elif what == "link":
+                    there.symlink_to(elsewhere)
+                else:
+                    there.mkdir()
+                if what == "junk":
+                    (there / "junk").write_text("junk")
+        async with caches.open() as cache:
+            assert await fetch(cache, "a", origin) == origin.content
+            await until(lambda: cache.figures().commits == 1)
+            assert caches.names("partial") == caches.names("trash") == []
+        assert sorted(os.listdir(there)) == ["data", "meta"]
+        assert not there.is_symlink()
+        assert (elsewhere / "precious").read_text() == "not ours"
+
+    run(scenario)
+
+
+def test_removing_what_a_reader_has_leaves_what_came_in_its_place(run: Run, caches: Caches) -> None:
+    async def scenario() -> None:
+        origin = ScriptedOrigin(content(MIB))
+        async with caches.open(check_every=0.0) as cache:
+            await fetch(cache, "a", origin)
+            await until(lambda: cache.figures().commits == 1)
+            old = await cache.acquire(object_id("a"), origin)
+            assert await cache.remove(object_id("a"), old)
+            assert await fetch(cache, "a", origin) == origin.content
+            await until(lambda: cache.figures().commits == 2)
+            assert not await cache.remove(object_id("a"), old)
+            assert caches.names("objects") == [object_id("a")]
+            assert await read_all(old) == origin.content
+            old.release()
 
     run(scenario)

@@ -3,10 +3,12 @@
 import asyncio
 import os
 import time
+from typing import Any
 
 import pytest
 
 from mender_gateway.cache import Bypass, Cache
+from tests.support.cache_disk import FaultyDisk
 from tests.support.cache_origin import (
     Act,
     ScriptedOrigin,
@@ -124,6 +126,41 @@ def test_an_object_without_room_is_tried_again_later(run: Run, caches: Caches) -
     run(scenario)
 
 
+def test_room_that_others_use_is_waited_for(run: Run, caches: Caches) -> None:
+    async def scenario() -> None:
+        settings: dict[str, Any] = {"max_size": 3 * MIB, "room_patience": 60.0}
+        async with caches.open(**settings) as cache, caches.open(**settings) as other:
+            await store(cache, "a", 2 * MIB)
+            served = await other.acquire(object_id("a"), ScriptedOrigin(b""))
+            origin = ScriptedOrigin(content(2 * MIB, seed=2))
+            coming = asyncio.create_task(fetch(cache, "b", origin))
+            await until(lambda: len(origin.opens) == 1)
+            # others find room meanwhile
+            assert await fetch(cache, "c", ScriptedOrigin(content(100_000))) == content(100_000)
+            assert not coming.done()
+            served.release()
+            assert await coming == origin.content
+            assert len(origin.opens) == 1
+            await until(lambda: cache.figures().fills == 0)
+        assert object_id("a") not in caches.names("objects")
+        assert object_id("b") in caches.names("objects")
+
+    run(scenario)
+
+
+def test_what_would_find_no_room_in_an_empty_cache_is_not_kept_waiting(
+    run: Run, caches: Caches
+) -> None:
+    async def scenario() -> None:
+        async with caches.open(max_size=3 * MIB, room_patience=1000.0) as cache:
+            await store(cache, "a")
+            with pytest.raises(Bypass):
+                await cache.acquire(object_id("b"), ScriptedOrigin(content(3 * MIB + 1)))
+            assert caches.names("objects") == [object_id("a")]
+
+    run(scenario)
+
+
 def test_the_free_space_floor_is_kept(run: Run, caches: Caches) -> None:
     async def scenario() -> None:
         system = os.statvfs(caches.path.parent)
@@ -182,5 +219,43 @@ def test_figures_count_the_directory(run: Run, caches: Caches) -> None:
             assert figures.reserved_bytes == 0
             assert figures.free_bytes > 0
             assert figures.usable
+
+    run(scenario)
+
+
+def test_many_who_ask_for_figures_at_once_cost_one_count(run: Run, caches: Caches) -> None:
+    async def scenario() -> None:
+        disk = FaultyDisk()
+        async with caches.open(disk=disk, count_every=1000.0) as cache:
+            counted = disk.calls.count("statvfs")
+            await store(cache, "a")
+            reserved = disk.calls.count("statvfs") - counted
+            for _ in range(50):
+                await asyncio.gather(*(cache.recent_figures() for _ in range(20)))
+            assert disk.calls.count("statvfs") == counted + reserved
+            assert cache.figures().objects == 0
+            assert (await cache.refresh_figures()).objects == 1
+        async with caches.open(disk=disk, count_every=0.0) as cache:
+            await store(cache, "b")
+            async with asyncio.timeout(20):  # a count is good for a multiple of its time
+                while (await cache.recent_figures()).objects != 2:
+                    await asyncio.sleep(0.01)
+
+    run(scenario)
+
+
+def test_figures_wait_for_no_disk_that_does_not_answer(run: Run, caches: Caches) -> None:
+    async def scenario() -> None:
+        disk = FaultyDisk()
+        disk.hanging = ["statvfs"]
+        async with caches.open(disk=disk, count_every=0.0, count_patience=0.05) as cache:
+            await store(cache, "a")
+            await cache.refresh_figures()
+            disk.going.clear()
+            try:
+                assert (await cache.recent_figures()).objects == 1
+                assert await fetch(cache, "a", ScriptedOrigin(b"")) == content(MIB)
+            finally:
+                disk.going.set()
 
     run(scenario)

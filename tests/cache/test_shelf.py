@@ -143,6 +143,27 @@ def test_partials_are_listed_and_those_of_the_dead_removed(tmp_path: Path) -> No
     disk.close(lock)
 
 
+def test_what_died_while_it_was_committed_is_listed_and_removed_unless_it_is_read(
+    tmp_path: Path,
+) -> None:
+    shelf, disk = Shelf(str(tmp_path)), Disk()
+    path = Path(shelf.layout.partial("a"))
+    (path / "object").mkdir(parents=True)
+    (path / "fill.lock").touch()
+    (path / "object" / "data").write_bytes(CONTENT)
+    Path(shelf.layout.trash).mkdir()
+    [partial] = shelf.arriving()
+    assert partial.size >= len(CONTENT)
+    reading = try_lock(disk, f"{path}/object/data", SHARED)
+    assert reading is not None
+    assert not shelf.remove_partial("a")
+    disk.close(reading)
+    (path / "object" / "data").unlink()
+    assert shelf.remove_partial("a")
+    assert not path.exists()
+    assert not shelf.remove_partial("a")
+
+
 def test_a_directory_that_is_not_there_holds_nothing(tmp_path: Path) -> None:
     shelf = Shelf(str(tmp_path / "absent"))
     assert shelf.objects() == []

@@ -70,6 +70,51 @@ def test_a_torn_chunk_and_all_behind_it_are_fetched_again(
     run(scenario)
 
 
+def test_a_filler_whose_directory_was_replaced_commits_nothing(run: Run, caches: Caches) -> None:
+    """What has its name now is another filler's, and not complete."""
+
+    async def scenario() -> None:
+        data = content(MIB)
+        old, new = (ScriptedOrigin(data, allowed=MIB // 2) for _ in range(2))
+        partial = caches.path / "v1/partial" / object_id("a")
+        async with caches.open() as cache, caches.open() as other:
+            first = await cache.acquire(object_id("a"), old)
+            await first.wait(MIB // 2 - 1)
+            os.rename(partial, caches.path / "away")
+            second = await other.acquire(object_id("a"), new)
+            assert second.outcome == "miss"
+            await second.wait(MIB // 2 - 1)
+            old.allow(None)
+            assert await read_all(first) == data
+            await until(lambda: cache.figures().fills == 0)
+            assert caches.kinds().count("lost") == 1
+            assert caches.names("objects") == []
+            new.allow(None)
+            assert await read_all(second) == data
+            await until(lambda: other.figures().commits == 1)
+            first.release()
+            second.release()
+        assert caches.names("objects") == [object_id("a")]
+
+    run(scenario)
+
+
+def test_the_temporary_file_of_a_writer_that_died_is_cleared(run: Run, caches: Caches) -> None:
+    async def scenario() -> None:
+        origin = ScriptedOrigin(content(MIB))
+        folder = await stop_at(caches, origin, MIB // 2)
+        (folder / "note.0123456789abcdef").write_text("half a li")
+        origin.allow(MIB // 2)
+        async with caches.open() as cache:
+            async with await cache.acquire(object_id("a"), origin) as reader:
+                await reader.wait(0)
+                assert [name for name in os.listdir(folder) if name.startswith("note.")] == []
+                origin.allow(None)
+                assert await read_all(reader) == origin.content
+
+    run(scenario)
+
+
 @pytest.mark.parametrize("damage", ["meta", "mark", "prefix", "data", "short"])
 def test_any_damaged_file_of_a_partial_costs_only_time(
     run: Run, caches: Caches, damage: str

@@ -36,6 +36,28 @@ def answered(folder: Path, *arguments: str) -> dict[str, Any]:
     return found
 
 
+def on_a_terminal(folder: Path, action: str) -> bytes:
+    """All that a terminal is shown."""
+    leader, follower = pty.openpty()
+    with os.fdopen(leader, "rb", buffering=0) as screen:
+        subprocess.run(
+            command("cache", action, "--path", str(folder)),
+            env=environment({"COLUMNS": "150", "TERM": "xterm"}),
+            stdout=follower,
+            stderr=follower,
+            check=True,
+            timeout=30,
+        )
+        os.close(follower)
+        shown = b""
+        try:
+            while data := screen.read(65536):
+                shown += data
+        except OSError:
+            pass  # the terminal's end
+    return shown
+
+
 def names(folder: Path) -> list[str]:
     return sorted(os.listdir(folder / "v1" / "objects"))
 
@@ -98,23 +120,7 @@ class TestList:
         assert "0 objects" in done.stdout
 
     def test_a_terminal_gets_a_table(self, stocked: Path) -> None:
-        leader, follower = pty.openpty()
-        with os.fdopen(leader, "rb", buffering=0) as screen:
-            subprocess.run(
-                command("cache", "list", "--path", str(stocked)),
-                env=environment({"COLUMNS": "150", "TERM": "xterm"}),
-                stdout=follower,
-                stderr=follower,
-                check=True,
-                timeout=30,
-            )
-            os.close(follower)
-            shown = b""
-            try:
-                while data := screen.read(65536):
-                    shown += data
-            except OSError:
-                pass  # the terminal's end
+        shown = on_a_terminal(stocked, "list")
         assert "┏━".encode() in shown
         assert b"40 d ago" in shown
 
@@ -193,6 +199,14 @@ class TestVerify:
         found = answered(stocked, "verify")
         assert sorted(found["right"]) == ["middle", "new", "old"]
         assert found["damaged"] == []
+
+    def test_a_terminal_gets_a_bar_and_a_pipe_none(self, stocked: Path) -> None:
+        shown = on_a_terminal(stocked, "verify")
+        assert "━".encode() in shown
+        assert b"verifying" in shown
+        assert b"3 right" in shown
+        done = cache(stocked, "verify")
+        assert (done.stderr, done.stdout) == ("", "3 right, 0 damaged\n")
 
     def test_damaged_ones_are_removed_unless_they_shall_be_kept(self, stocked: Path) -> None:
         data = stocked / "v1" / "objects" / "middle" / "data"

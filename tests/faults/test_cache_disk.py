@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from mender_gateway.cache.disk import Disk
 from mender_gateway.cache.layout import Layout
 from tests.support.cache_disk import OPERATIONS, FaultyDisk
 from tests.support.cache_origin import (
@@ -22,7 +23,7 @@ from tests.support.cache_origin import (
 from tests.support.cache_runs import Caches, run_scenario
 
 SIZE = 1024 * 1024 + 5
-WRITING = [name for name in OPERATIONS if name not in ("fstat", "stat", "utime")]
+WRITING = [name for name in OPERATIONS if name not in ("fstat", "stat", "lstat", "utime")]
 
 
 @pytest.fixture
@@ -136,6 +137,39 @@ def test_after_trouble_the_disk_is_left_alone_for_a_while(caches: Caches) -> Non
     run_scenario(scenario)
 
 
+def test_a_disk_that_was_in_trouble_for_a_moment_is_back_in_a_moment(caches: Caches) -> None:
+    """The pause is short at first, and grows only while the trouble goes on."""
+
+    async def scenario() -> None:
+        disk = FaultyDisk()
+        origin = ScriptedOrigin(content(SIZE))
+        async with caches.open(disk=disk, trouble_pause=0.05, longest_trouble_pause=60.0) as cache:
+
+            async def attempts(seconds: float) -> int:
+                """How often the disk is tried while devices keep coming."""
+                before, loop = disk.calls.count("mkdir"), asyncio.get_running_loop()
+                end = loop.time() + seconds
+                while loop.time() < end:
+                    assert (await deliver(cache, "a", origin)).data == origin.content
+                    await asyncio.sleep(0.005)
+                return disk.calls.count("mkdir") - before
+
+            disk.fail("mkdir", errno.EROFS)
+            assert (await deliver(cache, "a", origin)).around == SIZE
+            assert 0 < await attempts(2.0) <= 6  # after 0.05, 0.1, 0.2, 0.4 and 0.8 s
+            disk.heal()
+            assert await cache.probe() is None
+            disk.fail("pwritev", errno.EIO, times=1)
+            assert (await deliver(cache, "b", origin)).data == origin.content
+            await until(lambda: cache.figures().fills == 0)
+            await asyncio.sleep(0.06)  # the first pause again
+            assert (await deliver(cache, "b", origin)).cached == SIZE
+            await until(lambda: cache.trouble is None)
+        assert caches.kinds().count("trouble") == 2
+
+    run_scenario(scenario)
+
+
 def test_bytes_that_may_not_have_reached_the_disk_are_not_served(caches: Caches) -> None:
     async def scenario() -> None:
         disk = FaultyDisk()
@@ -229,6 +263,33 @@ def test_an_unusable_directory_at_start_is_no_error_and_heals(caches: Caches) ->
     run_scenario(scenario)
 
 
+@pytest.mark.parametrize("call", ["mkdir", "listdir", "stat", "flock"])
+def test_a_disk_that_does_not_answer_at_start_keeps_nobody_waiting(
+    caches: Caches, call: str
+) -> None:
+    async def scenario() -> None:
+        async with caches.open(linger=0.0) as cache:
+            await fetch(cache, "b", ScriptedOrigin(content(SIZE)))
+            await until(lambda: cache.figures().commits == 1)
+            await cache.remember(object_id("c"), b"link")
+        disk = FaultyDisk()
+        disk.hanging = [call]
+        disk.going.clear()
+        origin = ScriptedOrigin(content(SIZE))
+        short = {"look_patience": 0.3, "disk_patience": 0.3, "count_patience": 0.1}
+        try:
+            async with caches.open(disk=disk, **short, trouble_pause=0.0) as cache:
+                assert (await deliver(cache, "a", origin)).data == origin.content
+                disk.going.set()
+                async with asyncio.timeout(30):  # a busy machine may take the disk for slow again
+                    while (await deliver(cache, "a", origin)).cached < SIZE:
+                        await asyncio.sleep(0.1)
+        finally:
+            disk.going.set()
+
+    run_scenario(scenario)
+
+
 @pytest.mark.parametrize("moment", ["during a fill", "between fills", "while served"])
 @pytest.mark.parametrize("what", ["everything", "v1", "partial", "objects", "trash", "content"])
 def test_a_directory_that_vanishes_is_made_anew(caches: Caches, what: str, moment: str) -> None:
@@ -277,6 +338,29 @@ def test_a_directory_that_vanishes_is_made_anew(caches: Caches, what: str, momen
     run_scenario(scenario)
 
 
+class WithoutTrash(Disk):
+    """A disk on which the trash cannot be written."""
+
+    def rename(self, old: str, new: str) -> None:
+        if "/trash/" in new:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), new)
+        super().rename(old, new)
+
+
+def test_a_trash_that_cannot_be_used_keeps_nothing_from_being_stored(caches: Caches) -> None:
+    async def scenario() -> None:
+        origin = ScriptedOrigin(content(SIZE))
+        async with caches.open(disk=WithoutTrash()) as cache:
+            assert (await deliver(cache, "a", origin)).cached == SIZE
+            await until(lambda: cache.figures().commits == 1)
+            assert cache.trouble is None
+        async with caches.open() as cache:
+            assert await fetch(cache, "a", ScriptedOrigin(b"")) == origin.content
+        assert caches.names("partial") == []
+
+    run_scenario(scenario)
+
+
 def test_an_object_replaced_by_hand_is_noticed(caches: Caches) -> None:
     async def scenario() -> None:
         origin = ScriptedOrigin(content(SIZE))
@@ -287,5 +371,45 @@ def test_an_object_replaced_by_hand_is_noticed(caches: Caches) -> None:
             (caches.path / "v1/objects" / object_id("a") / "data").write_bytes(b"short")
             assert await fetch(cache, "a", origin) == origin.content
         assert len(origin.opens) == 2
+
+    run_scenario(scenario)
+
+
+@pytest.mark.parametrize("call", ["pwrite", "rename"])
+def test_a_note_that_cannot_be_kept_leaves_nothing_behind(caches: Caches, call: str) -> None:
+    async def scenario() -> None:
+        disk = FaultyDisk()
+        async with caches.open(disk=disk) as cache:
+            await cache.remember(object_id("a"), b"https://storage/1")
+            disk.fail(call, errno.ENOSPC, when=lambda path: "/note." in path)
+            for number in range(3):
+                await cache.remember(object_id("a"), b"https://storage/%d" % number)
+            assert os.listdir(caches.path / "v1/partial" / object_id("a")) == ["note"]
+            assert await cache.recall(object_id("a")) == b"https://storage/1"
+            assert cache.trouble is None
+
+    run_scenario(scenario)
+
+
+class Swept(FaultyDisk):
+    """Another process empties the trash as soon as something is in it, a number of times."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.times = times
+
+    def mkdir(self, path: str, mode: int = 0o700) -> None:
+        super().mkdir(path, mode)
+        if "/trash/" in path and self.times:
+            self.times -= 1
+            os.rmdir(path)
+
+
+def test_a_process_that_empties_the_trash_is_no_trouble(caches: Caches) -> None:
+    async def scenario() -> None:
+        async with caches.open(disk=Swept(2)) as cache:
+            assert await cache.probe() is None
+        async with caches.open(disk=Swept(1000)) as cache:
+            assert await cache.probe() is not None
 
     run_scenario(scenario)

@@ -1,7 +1,8 @@
 """`python -m tests.soak --seconds 600`: devices against faults, and a verdict.
 
-Exit status 0 means: no wrong byte, nothing left behind, flat memory, and an uplink that carried
-little more than what had to be fetched.
+Exit status 0 means: every kind of fault came and had its effect, no wrong byte, no device that
+waited for ever, nothing left behind, flat memory, and an uplink that carried little more than what
+had to be fetched.
 """
 
 import argparse
@@ -17,26 +18,30 @@ from pathlib import Path
 
 from tests.soak.account import Account
 from tests.soak.devices import Device, Tally
-from tests.soak.faults import Faults
+from tests.soak.faults import OF_THE_HOUSE, OF_THE_LINE, Faults
 from tests.soak.place import Gateway, Place, place
 
 _CALM = 0.15
 """Share of the run, at its end, in which only the line fails."""
 _MOST_UPLINK = 1.05
+_MOST_ASTRAY = 0.02
+"""Share of the uplink for artifacts that found no room, or found the cache busy."""
+_LONGEST_WAIT = 75.0
+"""Seconds; the longest deadline inside, for a disk or a process that shows no life, is 60."""
 _GROWTH = 16 << 20
 """Bytes by which the memory of the second half may exceed that of the second quarter."""
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.soak")
-    parser.add_argument("--seconds", type=float, default=600.0)
+    parser.add_argument("--seconds", type=int, default=600)
     parser.add_argument("--devices", type=int, default=100)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     parser.add_argument("--keep", action="store_true", help="keep the folder with the logs")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="soak-"))
     number, seconds = options.devices, options.seconds
-    print(f"soak: {number} devices, {seconds:.0f} s, seed {options.seed}, {folder}")
+    print(f"soak: {number} devices, {seconds} s, seed {options.seed}, {folder}")
     luck = random.Random(options.seed)
     with place(folder, luck) as made:
         faults = asyncio.run(soak(made, luck, seconds, number))
@@ -50,9 +55,9 @@ def main() -> int:
     return 1 if faults else 0
 
 
-async def soak(made: Place, luck: random.Random, seconds: float, number: int) -> list[str]:
+async def soak(made: Place, luck: random.Random, seconds: int, number: int) -> list[str]:
     tally, account = Tally(), Account(made)
-    stop, calm = asyncio.Event(), asyncio.Event()
+    stop = asyncio.Event()
     watched = made.gateways[1]
     await Device(made, luck, Tally(), stop).download("artifact-00")
     before = await quiet(watched, lambda: None)
@@ -62,25 +67,40 @@ async def soak(made: Place, luck: random.Random, seconds: float, number: int) ->
         for each in range(number):
             device = Device(made, random.Random(luck.random() + each), tally, stop)
             tasks.create_task(device.run())
-        tasks.create_task(faults.run(calm))
-        deadline = time.monotonic() + seconds
-        said = time.monotonic()
-        while (left := deadline - time.monotonic()) > 0:
-            faults.gentle = left < max(5.0, seconds * _CALM)
-            await asyncio.sleep(min(1.0, left))
+        failing = tasks.create_task(faults.run(seconds, max(7, int(seconds * _CALM))))
+        begun = said = time.monotonic()
+        while not failing.done():
+            await asyncio.sleep(1.0)
             memory.append(watched.process.resident())
+            await asyncio.to_thread(account.look)
             if time.monotonic() - said > 15:
                 said = time.monotonic()
-                print(f"soak: {left:4.0f} s left, {say(tally)}, {memory[-1] >> 20} MiB", flush=True)
-        calm.set()
+                passed = said - begun
+                print(f"soak: {passed:4.0f} s, {say(tally)}, {memory[-1] >> 20} MiB", flush=True)
         stop.set()
-    print(f"soak: {say(tally)}; refusals {tally.refused}; faults {faults.counts}")
+    counts = dict(sorted(faults.counts.items()))
+    print(f"soak: {say(tally)}; refusals {tally.refused}; faults {counts}")
+    print(f"soak: events {dict(sorted(account.kinds().items()))}")
     found = [*tally.wrong[:20]]
     if tally.completed < number:
         found.append(f"only {tally.completed} downloads were completed")
+    print(f"soak: the longest that a device waited for a byte: {tally.longest:.1f} s")
+    if tally.longest > _LONGEST_WAIT:
+        found.append(f"a device waited {tally.longest:.0f} s for a byte")
+    found += missed(made, faults, account)
     made.cloud.storage.server.script.clear()
     found += await judge(made, account, before, memory)
     return found
+
+
+def missed(made: Place, faults: Faults, account: Account) -> list[str]:
+    """Faults that did not come, or had no effect."""
+    expected = {**OF_THE_LINE, **OF_THE_HOUSE}
+    found = [f"there was no {kind}" for kind in expected if not faults.counts.get(kind)]
+    effects = ["fill broke", "changed", "taken over", "evicted", "committed"]
+    effects += ["trouble", "healed"] if made.mounted else []
+    kinds = account.kinds()
+    return found + [f"nothing was logged as: {kind}" for kind in effects if not kinds[kind]]
 
 
 def say(tally: Tally) -> str:
@@ -98,15 +118,20 @@ async def judge(made: Place, account: Account, before: int, memory: list[int]) -
     print(f"soak: descriptors {before} before, {after} after")
     if after > before:
         found.append(f"descriptors: {before} before, {after} after")
-    used, needed, excused = account.settle()
-    ratio = (used - excused) / max(needed, 1)
+    bill = account.settle()
     print(
-        f"soak: uplink {used / 1e6:.1f} MB, needed {needed / 1e6:.1f} MB, past the cache or "
-        f"excused {excused / 1e6:.1f} MB: ratio {ratio:.3f}"
+        f"soak: uplink {bill.used / 1e6:.1f} MB, of these past the cache {bill.uncached / 1e6:.1f} "
+        f"MB; needed {bill.needed / 1e6:.1f} MB, repeated with reason {bill.repeated / 1e6:.1f} MB "
+        f"({bill.repeats:.1%}): ratio {bill.ratio:.3f}"
     )
-    print(f"soak: excused { ({w: s >> 10 for w, s in account.excused.items()}) } KiB")
-    if ratio > _MOST_UPLINK:
-        found.append(f"the uplink carried {ratio:.3f} times what had to be fetched")
+    print(f"soak: {', '.join(f'{why} {size >> 20} MiB' for why, size in account.items.items())}")
+    if bill.ratio > _MOST_UPLINK:
+        found.append(f"the uplink carried {bill.ratio:.3f} times what had to be fetched")
+    astray = account.without_reason()
+    print(f"soak: past the cache without trouble of the disk: {astray / 1e6:.1f} MB")
+    if astray > _MOST_ASTRAY * bill.used:
+        found.append(f"{astray} bytes went past the cache without trouble of the disk")
+    found += account.faults
     found += grown(memory)
     for gateway in made.gateways:
         log = gateway.process.log

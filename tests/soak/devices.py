@@ -14,7 +14,7 @@ from mender_gateway.demo.blobs import GeneratedBlob
 from tests.soak.place import Place
 
 _HEAD = 20.0
-_SILENCE = 40.0
+_PATIENCE = 100.0
 _PIECE = 64 * 1024
 _ROLLOUT = 4.0
 """Seconds from the beginning of a rollout to that of the next."""
@@ -28,8 +28,13 @@ class Tally:
     refused: dict[str, int] = field(default_factory=dict)
     """Answers other than 200 and 206, and connections that failed, by kind."""
     bytes: int = 0
+    longest: float = 0.0
+    """Seconds that a device has waited for a head or for more bytes."""
     wrong: list[str] = field(default_factory=list)
     """What must never happen."""
+
+    def waited(self, since: float) -> None:
+        self.longest = max(self.longest, time.monotonic() - since)
 
     def refuse(self, kind: str) -> None:
         self.refused[kind] = self.refused.get(kind, 0) + 1
@@ -89,8 +94,12 @@ class Device:
             if at:
                 lines.append(f"Range: bytes={at}-")
             writer.write("\r\n".join([*lines, "Connection: close", "", ""]).encode())
-            async with asyncio.timeout(90):
-                head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+            asked = time.monotonic()
+            try:
+                async with asyncio.timeout(_PATIENCE):
+                    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+            finally:
+                self.tally.waited(asked)
             status = head.split()[1]
             if status != ("206" if at else "200"):
                 self.tally.refuse(status)
@@ -122,11 +131,14 @@ class Device:
         reader: asyncio.StreamReader,
     ) -> int:
         while at < blob.size:
+            asked = time.monotonic()
             try:
-                async with asyncio.timeout(_SILENCE + 60):
+                async with asyncio.timeout(_PATIENCE):
                     data = await reader.read(_PIECE)
             except (OSError, TimeoutError) as error:
                 raise Broken(at) from error
+            finally:
+                self.tally.waited(asked)
             if not data:
                 raise Broken(at)
             if data != blob.read(at, len(data)):

@@ -1,7 +1,8 @@
-"""What goes wrong in the soak: every second something, at random, from a seed.
+"""What goes wrong in the soak: every second something, in an order drawn from a seed.
 
-Each fault that costs the uplink bytes through nobody's fault but its own writes down how many at
-most, so that the account at the end can be strict about the rest.
+Faults that take longer go on beside the next ones; those of one process, and those of the disk,
+wait for each other. What a fault has cost the uplink is not guessed here: the account reads it from
+what storage has sent and the gateways have logged.
 """
 
 import asyncio
@@ -10,16 +11,47 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from mender_gateway.cache.shelf import Shelf
 from mender_gateway.demo.exchanges import Exchange
-from mender_gateway.demo.faults import Gate, answer, cut, expired, ignoring_range, slow, stalled
+from mender_gateway.demo.faults import (
+    Behaviour,
+    Gate,
+    answer,
+    cut,
+    expired,
+    ignoring_range,
+    slow,
+    stalled,
+)
 from tests.soak.account import Account
 from tests.soak.place import Place
+from tests.soak.schedule import schedule
 
-TAIL = 5 << 20
-"""Bytes of a fill that a killed process may lose: a chunk of 4 MiB, and what was on its way."""
+OF_THE_LINE = {
+    "cut": 6.0,
+    "reset": 3.0,
+    "stall": 3.0,
+    "refuse": 3.0,
+    "expire": 1.0,
+    "drip": 1.0,
+    "ignore_ranges": 1.0,
+}
+OF_THE_HOUSE = {
+    "change": 1.0,
+    "kill": 2.0,
+    "restart": 0.5,
+    "freeze": 0.5,
+    "fill_up": 0.3,
+    "read_only": 0.3,
+    "empty": 0.2,
+}
+
+
+class Missed(Exception):
+    """The fault found nobody to befall."""
 
 
 @dataclass
@@ -27,97 +59,109 @@ class Faults:
     place: Place
     luck: random.Random
     account: Account
-    gentle: bool = False
-    """Only the line fails from now on."""
     counts: dict[str, int] = field(default_factory=dict)
+    """How often each kind has come."""
+    _process: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _disk: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    async def run(self, stop: asyncio.Event) -> None:
-        kinds: list[tuple[float, Callable[[], Awaitable[None]], bool]] = [
-            (6, self.cut, True),
-            (3, self.reset, True),
-            (3, self.stall, True),
-            (3, self.refuse, True),
-            (1, self.expire, True),
-            (1, self.drip, True),
-            (1, self.ignore_ranges, True),
-            (1, self.change, False),
-            (2, self.kill, False),
-            (0.5, self.restart, False),
-            (0.3, self.fill_up, False),
-            (0.3, self.read_only, False),
-            (0.2, self.empty, False),
-        ]
-        while not stop.is_set():
-            usable = [kind for kind in kinds if kind[2] or not self.gentle]
-            [(_, fault, _)] = self.luck.choices(usable, [kind[0] for kind in usable])
-            name = fault.__name__
-            self.counts[name] = self.counts.get(name, 0) + 1
-            began = asyncio.get_running_loop().time()
+    async def run(self, seconds: int, calm: int) -> None:
+        """One fault each second; in the last `calm` ones only the line fails."""
+        plan = schedule({**OF_THE_LINE, **OF_THE_HOUSE}, seconds - calm, self.luck)
+        plan += schedule(OF_THE_LINE, calm, self.luck)
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        async with asyncio.TaskGroup() as going_on:
+            for number, kind in enumerate(plan):
+                await asyncio.sleep(max(0.0, begun + number - loop.time()))
+                fault: Callable[[], Awaitable[None]] = getattr(self, kind)
+                going_on.create_task(self._counted(kind, fault))
+
+    async def _counted(self, kind: str, fault: Callable[[], Awaitable[None]]) -> None:
+        with suppress(Missed):
             await fault()
-            took = asyncio.get_running_loop().time() - began
-            await asyncio.sleep(max(0.05, 1.0 - took))
+            self.counts[kind] = self.counts.get(kind, 0) + 1
 
     # -- the line and the store ---------------------------------------------------------------
+
+    def _script(self, behaviour: Behaviour) -> None:
+        self.place.cloud.storage.script("GET /*", behaviour)
 
     def _some(self) -> int:
         return self.luck.randrange(1, 6 << 20)
 
     async def cut(self) -> None:
-        self.place.cloud.storage.script("GET /*", cut(self._some()))
+        self._script(cut(self._some()))
 
     async def reset(self) -> None:
-        self.place.cloud.storage.script("GET /*", cut(self._some(), reset=True))
+        self._script(cut(self._some(), reset=True))
 
     async def stall(self) -> None:
         gate = Gate()
-        self.place.cloud.storage.script("GET /*", stalled(self._some(), gate))
+        self._script(stalled(self._some(), gate))
         asyncio.get_running_loop().call_later(self.luck.uniform(1, 6), gate.release)
 
     async def refuse(self) -> None:
         status = self.luck.choice((500, 502, 503, 429))
-        self.place.cloud.storage.script("GET /*", answer(status, body=b"<Error/>"))
+        self._script(answer(status, body=b"<Error/>"))
 
     async def expire(self) -> None:
-        self.place.cloud.storage.script("GET /*", expired())
+        self._script(expired())
 
     async def drip(self) -> None:
-        self.place.cloud.storage.script("GET /*", slow(2_000_000))
+        self._script(slow(2_000_000))
 
     async def ignore_ranges(self) -> None:
-        def fits(exchange: Exchange) -> bool:
-            wanted = exchange.header("range") or ""
-            start = wanted.removeprefix("bytes=").partition("-")[0]
-            if not start.isdigit() or start == "0":
-                return False
-            self.account.excuse("a range was ignored", int(start))
-            return True
+        def resumes(exchange: Exchange) -> bool:
+            return not (exchange.header("range") or "bytes=0-").startswith("bytes=0-")
 
-        self.place.cloud.storage.script(fits, ignoring_range())
+        self.place.cloud.storage.script(resumes, ignoring_range())
 
     async def change(self) -> None:
-        name = self.luck.choice(sorted(self.place.artifacts))
-        self.place.cloud.storage.change_etag(name, f'"version-{self.luck.randrange(10**9)}"')
+        """An object changes half-way through a download, which then breaks."""
+        gate = Gate()
+        chosen: list[str] = []
+
+        def begins(exchange: Exchange) -> bool:
+            if exchange.header("range") is None:
+                chosen.append(exchange.path.rpartition("/")[2])
+                return True
+            return False
+
+        half_way = Behaviour(stall_after=1 << 20, stall=gate, cut_after=2 << 20)
+        self.place.cloud.storage.script(begins, half_way)
+        try:
+            await asyncio.to_thread(gate.wait_reached, 90)
+        except TimeoutError:
+            gate.release()
+            raise Missed from None
+        etag = f'"version-{self.luck.randrange(10**9)}"'
+        await asyncio.to_thread(self.place.cloud.storage.change_etag, chosen[0], etag)
+        gate.release()
 
     # -- the processes ------------------------------------------------------------------------
 
     async def kill(self) -> None:
         """The first gateway only; the second is watched for leaks over the whole run."""
-        gateway = self.place.gateways[0]
-        await asyncio.to_thread(self.account.life_ends, gateway)
-        fills = self.account.fills_of(gateway)
-        gateway.process.process.kill()
-        await asyncio.to_thread(gateway.process.process.wait)
-        self.account.excuse("the tails of fills that were killed", fills * TAIL)
-        await asyncio.sleep(self.luck.uniform(0, 2))
-        await asyncio.to_thread(gateway.start)
+        await self._end(signal.SIGKILL)
 
     async def restart(self) -> None:
+        await self._end(signal.SIGTERM)
+
+    async def _end(self, number: signal.Signals) -> None:
         gateway = self.place.gateways[0]
-        await asyncio.to_thread(self.account.life_ends, gateway)
-        fills = self.account.fills_of(gateway)
-        await asyncio.to_thread(gateway.process.stop, signal.SIGTERM)
-        self.account.excuse("the tails of fills that were stopped", fills * TAIL)
-        await asyncio.to_thread(gateway.start)
+        async with self._process:
+            await asyncio.to_thread(self.account.life_ends, gateway)
+            await asyncio.to_thread(gateway.process.stop, number)
+            await asyncio.sleep(self.luck.uniform(0, 2))
+            await asyncio.to_thread(gateway.start)
+
+    async def freeze(self) -> None:
+        """A process that is stopped for a while still holds its locks."""
+        async with self._process:
+            process = self.place.gateways[0].process.process
+            process.send_signal(signal.SIGSTOP)
+            await asyncio.sleep(self.luck.uniform(3, 8))
+            process.send_signal(signal.SIGCONT)
 
     # -- the disk -----------------------------------------------------------------------------
 
@@ -134,30 +178,41 @@ class Faults:
             except OSError:
                 pass
 
-        await asyncio.to_thread(fill)
-        await asyncio.sleep(self.luck.uniform(0.5, 2))
-        hog.unlink(missing_ok=True)
-        self._spoilt()
+        async with self._disk, self.account.disk_trouble():
+            await self._until_filling()
+            await asyncio.to_thread(fill)
+            await asyncio.sleep(self.luck.uniform(0.5, 2))
+            await asyncio.to_thread(hog.unlink)
 
     async def read_only(self) -> None:
+        """A read-only mount of the same directory over it: a plain remount is refused while files
+        are open for writing.
+        """
         if not self.place.mounted:
             return
-        command = ["mount", "-o", "remount,ro", str(self.place.disk)]
-        done = await asyncio.to_thread(subprocess.run, command, capture_output=True)
-        if done.returncode:
-            return  # files are open for writing: the kernel refuses
-        await asyncio.sleep(self.luck.uniform(0.5, 2))
-        command[2] = "remount,rw"
-        await asyncio.to_thread(subprocess.run, command, capture_output=True, check=True)
-        self._spoilt()
+        where = str(self.place.cache)
+        async with self._disk, self.account.disk_trouble():
+            await self._until_filling()
+            await _command("mount", "--bind", where, where)
+            await _command("mount", "-o", "remount,bind,ro", where)
+            await asyncio.sleep(self.luck.uniform(0.5, 3))
+            await _command("umount", "-l", where)
+
+    async def _until_filling(self) -> None:
+        """Something arrives, so that the disk's trouble is somebody's."""
+        async with asyncio.timeout(60):
+            shelf = Shelf(str(self.place.cache))
+            while not any(partial.filling for partial in await asyncio.to_thread(shelf.arriving)):
+                await asyncio.sleep(0.02)
 
     async def empty(self) -> None:
-        self._spoilt(whole=True)
-        shutil.rmtree(self.place.cache / "v1", ignore_errors=True)
+        async with self._disk, self.account.disk_trouble():
+            for partial in Shelf(str(self.place.cache)).arriving():
+                if not partial.filling:
+                    self.account.spent("partials removed by hand", partial.position)
+            await asyncio.to_thread(shutil.rmtree, self.place.cache / "v1", ignore_errors=True)
 
-    def _spoilt(self, *, whole: bool = False) -> None:
-        """Fills lost to the disk: their tails, or all they had."""
-        for partial in Shelf(str(self.place.cache)).arriving():
-            if whole or partial.filling:
-                lost = partial.position if whole else min(partial.position, TAIL)
-                self.account.excuse("what the disk lost", lost)
+
+async def _command(*words: str) -> None:
+    done = await asyncio.to_thread(subprocess.run, words, capture_output=True, text=True)
+    assert done.returncode == 0, f"{' '.join(words)}: {done.stderr}"

@@ -33,7 +33,8 @@ from tests.support.cache_origin import (
 )
 from tests.support.cache_runs import Caches, open_files
 
-SIZE = 2_500_003
+SIZE = 2_530_003
+"""The last piece ends no chunk: only the commit makes it durable."""
 CHUNK = 64 * 1024
 DATA = content(SIZE)
 

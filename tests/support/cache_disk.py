@@ -24,6 +24,7 @@ OPERATIONS = (
     "flock",
     "fstat",
     "stat",
+    "lstat",
     "statvfs",
     "listdir",
     "mkdir",

@@ -170,7 +170,7 @@ class Process:
 @contextlib.asynccontextmanager
 async def process(directory: Path, socket: Path, **settings: Any) -> AsyncIterator[Process]:
     """A process with a cache on the directory, ended with the block."""
-    arguments = json.dumps({"min_free_space": 0, "chunk": 65536, **settings})
+    arguments = json.dumps({"min_free_space": 0, "chunk": 65536, "room_patience": 0.0, **settings})
     child = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tests.support.cache_process"),
         *(str(directory), str(socket), arguments),

@@ -42,6 +42,10 @@ def open_files() -> set[str]:
     return found
 
 
+AT_ONCE: dict[str, Any] = {"min_free_space": 0, "chunk": 256 * 1024, "room_patience": 0.0}
+"""Small chunks, all of the disk, and no waiting for room."""
+
+
 class Caches:
     """Makes caches on one directory and remembers what they reported."""
 
@@ -51,7 +55,7 @@ class Caches:
 
     @contextlib.asynccontextmanager
     async def open(self, *, disk: Disk | None = None, **settings: Any) -> AsyncIterator[Cache]:
-        chosen = CacheSettings(**{"min_free_space": 0, "chunk": 256 * 1024, **settings})
+        chosen = CacheSettings(**{**AT_ONCE, **settings})
         cache = Cache(
             str(self.path), settings=chosen, report=self.events.append, disk=disk, luck=lambda: 0.5
         )

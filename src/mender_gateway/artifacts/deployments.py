@@ -13,6 +13,7 @@ from mender_gateway.artifacts.origin import Seen
 from mender_gateway.artifacts.reports import Rollouts
 from mender_gateway.artifacts.signing import Signer
 from mender_gateway.artifacts.whitelist import Whitelist
+from mender_gateway.config.settings import Endpoint
 from mender_gateway.http.exchange import Exchange
 from mender_gateway.http.headers import response_fields
 from mender_gateway.observe.log import Log
@@ -43,7 +44,7 @@ class Deployments:
         log: Log,
         rollouts: Rollouts,
         *,
-        base: str,
+        base: Endpoint,
         own_hosts: frozenset[tuple[str, int]],
         link_lifetime: float,
     ) -> None:
@@ -54,7 +55,8 @@ class Deployments:
         self._clock = clock
         self._log = log
         self._rollouts = rollouts
-        self._base = base
+        self._base = str(base)
+        self._own_name = base.host
         self._own_hosts = own_hosts
         self._link_lifetime = link_lifetime
         self._signed: dict[str, tuple[str, Rewritten]] = {}
@@ -102,7 +104,16 @@ class Deployments:
                 if len(self._signed) > _SIGNED:
                     del self._signed[next(iter(self._signed))]
                 return local
-            case Own(target):
+            case Own(target, entry):
+                if entry is not None and entry != self._own_name:
+                    self._log.once_per(
+                        3600.0,
+                        f"own store {entry}",
+                        "warn",
+                        "artifacts on the server's own host are forwarded as any request, not "
+                        "cached, and cut off from devices that are slow to store them",
+                        add_to_DomainWhitelist=entry,
+                    )
                 return Rewritten(self._base + target)
             case Foreign(reason, entry):
                 advice = {"add_to_DomainWhitelist": entry} if entry is not None else {}

@@ -3,8 +3,9 @@
 The link's signature is checked first, then the whitelist, each time. With the cache an answer
 follows the fill: whatever is readable leaves at once through the sender threads, the rest as it
 arrives. When the cache cannot keep an artifact, or loses it half-way, the answer goes on from
-storage at the byte where it stands; a device never notices. After the head is out any other fault
-aborts. Where artifacts must be signed, none that is not leaves whole, whichever way it comes.
+storage at the byte where it stands, and comes back to the cache when that has the object after all;
+a device never notices. After the head is out any other fault aborts. Where artifacts must be
+signed, none that is not leaves whole, whichever way it comes.
 """
 
 import errno
@@ -27,6 +28,7 @@ from mender_gateway.artifacts.ranges import (
 from mender_gateway.artifacts.signing import LocalLink, Signer
 from mender_gateway.artifacts.trust import Guarded, Trust
 from mender_gateway.artifacts.verify import Verification
+from mender_gateway.artifacts.way_back import WayBack
 from mender_gateway.cache.cache import Cache
 from mender_gateway.cache.entry import Reader
 from mender_gateway.cache.errors import Bypass, DiskTrouble, FillBroken, OriginRefused
@@ -125,27 +127,42 @@ class Downloads:
             raise _as_error(refused.original) from refused
         except FillBroken as broken:
             return self._retry(exchange, broken)
-        async with reader:
+        plan = None
+        try:
             plan = self._begin(exchange, reader.attributes)
+        finally:
             if plan is None:
-                await exchange.end()
-                return True
-            try:
-                await self._follow(exchange, reader, plan)
-            except OSError as error:
-                if isinstance(error, FileTruncated) or error.errno == errno.EIO:
-                    # What cannot be read is not kept: the device resumes, from storage then.
-                    with suppress(DiskTrouble):
-                        await cache.remove(link.object_id)
-                raise
-            except FillBroken as broken:
-                if not broken.resumable or (broken.changed and exchange.started):
-                    return self._retry(exchange, broken)
-                self._bypassed("fill")
-            else:
-                await exchange.end()
-                return True
-        await self._go_on(exchange, link, reader.attributes, plan)
+                reader.release()
+        if plan is None:
+            await exchange.end()
+            return True
+        return await self._deliver(exchange, link, cache, reader, plan)
+
+    async def _deliver(
+        self, exchange: Exchange, link: LocalLink, cache: Cache, reader: Reader | None, plan: _Plan
+    ) -> bool:
+        """Send from the cache as far as it goes, past it where it does not, and back; as `_answer`.
+
+        Takes the reader over.
+        """
+        while reader is not None:
+            attributes = reader.attributes
+            async with reader:
+                try:
+                    await self._follow(exchange, reader, plan)
+                    break
+                except OSError as error:
+                    if isinstance(error, FileTruncated) or error.errno == errno.EIO:
+                        # What cannot be read is not kept: the device resumes, from storage then.
+                        with suppress(DiskTrouble):
+                            await cache.remove(link.object_id, reader)
+                    raise
+                except FillBroken as broken:
+                    if not broken.resumable or (broken.changed and exchange.started):
+                        return self._retry(exchange, broken)
+                    self._bypassed("fill")
+            reader = await self._go_on(exchange, link, attributes, plan)
+        await exchange.end()
         return True
 
     async def _acquire(self, exchange: Exchange, link: LocalLink, cache: Cache) -> Reader:
@@ -164,13 +181,12 @@ class Downloads:
                 if await self._trust.of_stored(object_id, reader.fd):
                     kept, reader = reader, None
                     return kept
+                await cache.remove(object_id, reader)
+            except DiskTrouble as error:
+                raise Bypass("disk", str(error)) from error
             finally:
                 if reader is not None:
                     reader.release()
-            try:
-                await cache.remove(object_id)
-            except DiskTrouble as error:
-                raise Bypass("disk", str(error)) from error
         raise Bypass("busy", "the object is replaced by unsigned ones")
 
     def _retry(self, exchange: Exchange, broken: FillBroken) -> bool:
@@ -234,20 +250,27 @@ class Downloads:
 
     async def _go_on(
         self, exchange: Exchange, link: LocalLink, attributes: Attributes, plan: _Plan
-    ) -> None:
-        """Go on from storage where the cache left off."""
+    ) -> Reader | None:
+        """Go on from storage where the cache left off; as `_copy`."""
         url = self._seen.newest(link.object_id) or link.url
         source: Source
+        way_back = None
         if self._must_guard(attributes, plan):
             source = self._trust.guard(link.object_id, await self._storage.open(url))
         else:
             source = await self._storage.open(url, plan.start, plan.end, attributes.validator)
+            way_back = self._way_back(link, attributes)
         try:
             _check_same(attributes, source.attributes)
-            await self._copy(exchange, source, plan)
+            return await self._copy(exchange, source, plan, way_back)
         finally:
             await source.aclose()
-        await exchange.end()
+
+    def _way_back(self, link: LocalLink, attributes: Attributes) -> WayBack | None:
+        """None without a cache, and where what passes must be verified from its beginning."""
+        if self._cache is None or self._trust.needed:
+            return None
+        return WayBack(self._cache, link.object_id, attributes)
 
     async def _stream(self, exchange: Exchange, link: LocalLink) -> None:
         """Answer from storage, uncached; a Range that storage ignores is cut out here."""
@@ -263,6 +286,7 @@ class Downloads:
             download = await self._storage.open(url)  # for the length, which 416 should name
         source: Source = download
         attributes = download.attributes
+        reader = None
         try:
             plan = self._begin(exchange, attributes)
             if plan is not None:
@@ -278,17 +302,24 @@ class Downloads:
                     _check_same(attributes, source.attributes)
                 if guarded:
                     source = self._trust.guard(link.object_id, download)
-                await self._copy(exchange, source, plan)
-            await exchange.end()
+                way_back = self._way_back(link, attributes)
+                reader = await self._copy(exchange, source, plan, way_back)
         finally:
             await source.aclose()
+        if reader is not None and plan is not None and self._cache is not None:
+            await self._deliver(exchange, link, self._cache, reader, plan)
+        else:
+            await exchange.end()
 
     def _must_guard(self, attributes: Attributes, plan: _Plan) -> bool:
         """Whether the answer has the last byte of an object that must be verified."""
         return self._trust.needed and plan.end == attributes.length and plan.start < plan.end
 
     @staticmethod
-    async def _copy(exchange: Exchange, source: Source, plan: _Plan) -> None:
+    async def _copy(
+        exchange: Exchange, source: Source, plan: _Plan, way_back: WayBack | None
+    ) -> Reader | None:
+        """Send from storage to the end (None), or until the cache has the object after all."""
         position = source.offset
         while plan.start < plan.end:
             data = await source.read()
@@ -302,6 +333,9 @@ class Downloads:
             if data:
                 await exchange.write(data)
                 plan.start += len(data)
+            if way_back is not None and (reader := way_back.open()) is not None:
+                return reader
+        return None
 
 
 def _encoded(value: str | None) -> bytes | None:

@@ -29,6 +29,8 @@ class Own(msgspec.Struct, frozen=True, gc=False):
     """The server's or the gateway's own; `target` is path and query, byte for byte."""
 
     target: str
+    store: str | None = None
+    """For what is no API: the DomainWhitelist line by which it would be an object in a store."""
 
 
 class Foreign(msgspec.Struct, frozen=True, gc=False):
@@ -54,13 +56,12 @@ def classify(
     host, port = origin.host, origin.port
     if not is_api and whitelist.allows(host, port):
         return Storage(origin)
-    if (host, port) in own_hosts:
-        return Own(origin.target)
-    if port in _DEFAULT_PORTS and any((host, other) in own_hosts for other in _DEFAULT_PORTS):
-        return Own(origin.target)
+    entry = f"[{host}]" if ":" in host else host
+    also = _DEFAULT_PORTS if port in _DEFAULT_PORTS else (port,)
+    if any((host, each) in own_hosts for each in also):
+        return Own(origin.target, None if is_api else entry)
     if is_api:
         return Foreign("an API of a server that is not the upstream")
-    entry = f"[{host}]" if ":" in host else host
     return Foreign("its host is not on DomainWhitelist", entry)
 
 

@@ -57,7 +57,7 @@ class Seen:
         known = self._links.get(object_id)
         if known is not None and known[1] == url:
             return False
-        when = signed_at(origin or parse_storage_url(url)) or 0.0
+        when = _signed(origin or parse_storage_url(url))
         if known is not None and known[0] > when:
             return False
         self._links.pop(object_id, None)
@@ -66,9 +66,19 @@ class Seen:
             del self._links[next(iter(self._links))]
         return True
 
+    def recall(self, object_id: str, url: str) -> None:
+        """Take in a link that was kept: of links that are equally old the one seen last stays."""
+        known = self._links.get(object_id)
+        if known is None or known[0] < _signed(parse_storage_url(url)):
+            self.note(object_id, url)
+
     def newest(self, object_id: str) -> str | None:
         known = self._links.get(object_id)
         return known[1] if known is not None else None
+
+
+def _signed(origin: Link) -> float:
+    return signed_at(origin) or 0.0
 
 
 @dataclass(slots=True)
@@ -331,12 +341,17 @@ class CachedOrigin:
         """
         kept = await self._cache.recall(self._object_id)
         if kept is not None:
-            self._seen.note(self._object_id, kept.decode("latin-1"))
+            self._seen.recall(self._object_id, kept.decode("latin-1"))
         url = self._seen.newest(self._object_id) or self._url
         if kept is None or kept.decode("latin-1") != url:
             await self._cache.remember(self._object_id, url.encode())
         try:
-            return await self._storage.open(url, offset, None, validator, resumes=True)
+            try:
+                return await self._storage.open(url, offset, None, validator, resumes=True)
+            except RangeNotSatisfiable:
+                # The object ends before `offset` now, and storage has not looked at the validator:
+                # what it has instead is said by the whole of it.
+                return await self._storage.open(url, resumes=True)
         except (Refused, Forbidden, BadLink, NotFound) as error:
             if offset:
                 raise

@@ -10,7 +10,9 @@ after that heals the cache if the disk has healed.
 import asyncio
 import random
 from collections.abc import Callable
+from functools import partial as bound
 
+from mender_gateway.cache.census import Census
 from mender_gateway.cache.context import Context
 from mender_gateway.cache.demand import Demand
 from mender_gateway.cache.disk import Disk
@@ -22,11 +24,11 @@ from mender_gateway.cache.followed import Followed
 from mender_gateway.cache.layout import Mark, checked_id
 from mender_gateway.cache.origin import Attributes, Origin, VerifierFactory
 from mender_gateway.cache.partial import Partial
-from mender_gateway.cache.room import survey
 from mender_gateway.cache.settings import CacheSettings, Event, Figures, Kind
 from mender_gateway.cache.store import Finished, Store
 from mender_gateway.cache.table import Table
 from mender_gateway.cache.threads import Threads
+from mender_gateway.cache.trouble import Trouble
 
 _TRIES = 3
 _CLOSING = 10.0
@@ -53,13 +55,12 @@ class Cache:
         self._demands: dict[str, tuple[Demand, asyncio.Task[None]]] = {}
         self._shunned: dict[str, tuple[float, str]] = {}
         """Objects for which there was no room: until when, and why."""
-        self._trouble: str | None = None
-        self._trouble_until = 0.0
+        self._trouble = Trouble(self._store.layout.path, settings, report)
         self._stalled: dict[str, Mark] = {}
         """Marks of other processes that showed no life, while they stand still."""
         self._swept = 0.0
         self._closed = False
-        self._figures = Figures()
+        self._census = Census(self._store, self._threads, settings)
         self._context = Context(
             self._store,
             self._threads,
@@ -67,26 +68,33 @@ class Cache:
             report,
             self._enter,
             self._table.release_idle,
-            self.note_trouble,
-            self._healed,
+            self._trouble.note,
+            self._trouble.over,
             luck,
         )
 
     # -- life --------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Makes the layout and clears junk; an unusable directory is noted, and no error."""
+        """Makes the layout and clears junk; an unusable directory is noted, and no error.
 
-        def prepare() -> None:
-            self._store.ensure()
-            self._store.sweep(self._settings.note_age)
-
-        self._swept = asyncio.get_running_loop().time()
+        Waits for no disk that does not answer; clearing that takes long goes on by itself.
+        """
+        loop, patience = asyncio.get_running_loop(), self._settings.look_patience
+        self._swept = loop.time()
         try:
-            await self._threads.run_long(prepare)
-            await self.refresh_figures()
+            await self._threads.run(self._store.ensure, patience=patience)
+            sweep = bound(self._store.sweep, self._settings.note_age)
+            sweeping = loop.create_task(self._threads.run_long(sweep))
+            self._context.endings.add(sweeping)
+            sweeping.add_done_callback(self._context.endings.discard)
+            sweeping.add_done_callback(lambda task: task.cancelled() or task.exception())
+            await asyncio.wait({sweeping}, timeout=patience)
+            if sweeping.done():
+                sweeping.result()
+            await self._census.fresh()
         except DiskTrouble as error:
-            self.note_trouble(str(error))
+            self._trouble.note(str(error))
 
     async def close(self) -> None:
         """Ends fills (their bytes stay) and lets all entries go; readers must be released."""
@@ -100,6 +108,7 @@ class Cache:
             await asyncio.wait(self._context.endings, timeout=_CLOSING)
         for demand, _ in self._demands.values():
             demand.fail(Bypass("closed", "the cache is closing"))
+        self._census.close()
         await self._table.close()
         await self._threads.settle(_CLOSING)
         self._threads.close()
@@ -107,30 +116,17 @@ class Cache:
     @property
     def trouble(self) -> str | None:
         """Why the disk is not used at the moment, None when it is."""
-        return self._trouble
-
-    def note_trouble(self, text: str) -> None:
-        """The disk failed: nothing new is stored for a while. Reported once until it heals."""
-        self._trouble_until = asyncio.get_running_loop().time() + self._settings.trouble_pause
-        first, self._trouble = self._trouble is None, text
-        if first:
-            self._report(Event(Kind.TROUBLE, f"{self._store.layout.path}: {text}"))
-
-    def _healed(self) -> None:
-        if self._trouble is not None:
-            self._trouble = None
-            self._trouble_until = 0.0
-            self._report(Event(Kind.HEALED, f"{self._store.layout.path} is in use again"))
+        return self._trouble.text
 
     async def probe(self) -> str | None:
         """Whether the directory can be written now: None, or what stands in the way."""
         try:
             await self._threads.run(self._store.probe)
         except DiskTrouble as error:
-            self.note_trouble(str(error))
+            self._trouble.note(str(error))
         else:
-            self._healed()
-        return self._trouble
+            self._trouble.over()
+        return self._trouble.text
 
     # -- objects -----------------------------------------------------------------------------
 
@@ -151,6 +147,10 @@ class Cache:
         if origin is not None and running is not None:
             running[0].offer(origin)
         return entry.reader("joined")
+
+    def entry(self, object_id: str) -> Entry | None:
+        """The object's open entry, to be looked at: how far it is here. Never waits."""
+        return self._table.get(object_id)
 
     async def acquire(
         self, object_id: str, origin: Origin, verifier: VerifierFactory | None = None
@@ -206,8 +206,8 @@ class Cache:
             if not demand.known.done():
                 demand.offer(origin)
                 return demand, False
-            in_trouble = loop.time() < self._trouble_until
-            await asyncio.wait({task}, timeout=0 if in_trouble else self._settings.look_patience)
+            patience = 0 if self._trouble.resting else self._settings.look_patience
+            await asyncio.wait({task}, timeout=patience)
             if not task.done():
                 raise self._bypassed("disk", "an earlier fill of the object has not ended")
         if self._closed:
@@ -237,7 +237,7 @@ class Cache:
                     if taken is not None:
                         await Fill(self._context, demand, taken).run()
         except DiskTrouble as error:
-            self.note_trouble(str(error))
+            self._trouble.note(str(error))
             demand.fail(Bypass("disk", str(error)))
         except asyncio.CancelledError:
             demand.fail(Bypass("closed", "the cache is closing"))
@@ -259,13 +259,13 @@ class Cache:
         deadline = loop.time() + self._settings.stopped_elsewhere
         object_id, patience = demand.object_id, self._settings.look_patience
         if self._threads.stuck:
-            raise Bypass("disk", self._trouble or "the disk does not answer")
-        if loop.time() < self._trouble_until:
+            raise Bypass("disk", self._trouble.text or "the disk does not answer")
+        if self._trouble.resting:
             finished = await self._threads.run(
                 lambda: self._store.open_object(object_id), discard=self._drop, patience=patience
             )
             if finished is None:
-                raise Bypass("disk", self._trouble or "the disk failed")
+                raise Bypass("disk", self._trouble.text or "the disk failed")
             return finished
         while True:
             found = await self._threads.run(lambda: self._store.look(object_id), discard=self._drop)
@@ -329,14 +329,16 @@ class Cache:
             return None
         return meta.attributes if meta is not None else None
 
-    async def remove(self, object_id: str) -> bool:
+    async def remove(self, object_id: str, reader: Reader | None = None) -> bool:
         """Removes a finished object, also while it is served (readers keep their bytes).
 
-        Whether there was one. Raises DiskTrouble.
+        With `reader`, held until this returns: the object that it reads, and none that has come
+        in its place. Whether there was one. Raises DiskTrouble.
         """
         self._table.forget(checked_id(object_id))
+        only = reader.fd if reader is not None else None
         return await self._threads.run(
-            lambda: self._store.remove_object(object_id, even_if_served=True)
+            lambda: self._store.remove_object(object_id, even_if_served=True, only=only)
         )
 
     # -- notes -------------------------------------------------------------------------------
@@ -361,7 +363,7 @@ class Cache:
 
     def figures(self) -> Figures:
         """What is known now, without waiting; see Figures for what may be older."""
-        tally, old = self._context.tally, self._figures
+        tally, count = self._context.tally, self._census.last
         return Figures(
             fills=tally.fills,
             open_entries=len(self._table),
@@ -373,28 +375,24 @@ class Cache:
             commits=tally.commits,
             rejections=tally.rejections,
             origin_bytes=tally.origin_bytes,
-            objects=old.objects,
-            stored_bytes=old.stored_bytes,
-            partials=old.partials,
-            partial_bytes=old.partial_bytes,
-            reserved_bytes=old.reserved_bytes,
-            free_bytes=old.free_bytes,
-            usable=self._trouble is None,
+            objects=count.objects,
+            stored_bytes=count.stored_bytes,
+            partials=count.partials,
+            partial_bytes=count.partial_bytes,
+            reserved_bytes=count.reserved_bytes,
+            free_bytes=count.free_bytes,
+            usable=self._trouble.text is None,
         )
+
+    async def recent_figures(self) -> Figures:
+        """The directory's part seconds old at most, unless counting takes long; raises DiskTrouble.
+
+        Cheap, however often it is called.
+        """
+        await self._census.fresh()
+        return self.figures()
 
     async def refresh_figures(self) -> Figures:
         """Counts the directory; raises DiskTrouble when it cannot."""
-        disk, layout = self._store.disk, self._store.layout
-        stock, _ = await self._threads.run(lambda: survey(disk, layout, self._settings))
-        objects = [c.size for c in stock.candidates if c.kind == "object"]
-        partials = [c.size for c in stock.candidates if c.kind == "partial"]
-        partials += [filling.written for filling in stock.fillings]
-        self._figures = Figures(
-            objects=len(objects),
-            stored_bytes=sum(objects),
-            partials=len(partials),
-            partial_bytes=sum(partials),
-            reserved_bytes=stock.reserved,
-            free_bytes=stock.free,
-        )
+        await self._census.take()
         return self.figures()

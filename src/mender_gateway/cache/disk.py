@@ -46,6 +46,9 @@ class Disk:
     def stat(self, path: str) -> os.stat_result:
         return os.stat(path)
 
+    def lstat(self, path: str) -> os.stat_result:
+        return os.lstat(path)
+
     def statvfs(self, path: str) -> os.statvfs_result:
         return os.statvfs(path)
 

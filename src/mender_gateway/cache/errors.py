@@ -53,7 +53,14 @@ class DiskTrouble(Exception):
 
 
 class NoRoom(Exception):
-    """Eviction cannot make room for the declared length; nothing was evicted."""
+    """Eviction cannot make room for the declared length; nothing was evicted.
+
+    hopeless: there would not be enough room if nothing were in use, either.
+    """
+
+    def __init__(self, text: str, *, hopeless: bool) -> None:
+        super().__init__(text)
+        self.hopeless = hopeless
 
 
 class LockBusy(Exception):

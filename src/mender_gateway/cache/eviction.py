@@ -86,6 +86,13 @@ def shortfall(stock: Stock, newcomer: Filling, limits: Limits) -> int:
     return max(0, missing)
 
 
+def hopeless(stock: Stock, newcomer: Filling, limits: Limits) -> bool:
+    """Whether there would be no room for `newcomer` in an empty cache, either."""
+    written = sum(filling.written for filling in stock.fillings)
+    free = stock.free + sum(candidate.size for candidate in stock.candidates) + written
+    return shortfall(Stock(free, (), ()), newcomer, limits) > 0
+
+
 def choose(
     candidates: Iterable[Candidate], needed: int, pinned: Collection[Candidate] = ()
 ) -> tuple[Candidate, ...] | None:

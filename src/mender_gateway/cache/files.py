@@ -4,6 +4,7 @@ All functions wait for the disk and run in threads.
 """
 
 import os
+from contextlib import suppress
 
 from mender_gateway.cache.disk import Disk
 
@@ -27,16 +28,21 @@ def write_file(disk: Disk, path: str, data: bytes, temporary: str, *, durable: b
     """Replaces `path` by way of `temporary` beside it; mode 0600.
 
     With `durable` the content is on the disk before the name changes; the directory entry is the
-    caller's to fsync.
+    caller's to fsync. What fails leaves no temporary behind, if the disk lets it be removed.
     """
     fd = disk.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     try:
-        write_all(disk, fd, data, 0)
-        if durable:
-            disk.fsync(fd)
-    finally:
-        disk.close(fd)
-    disk.rename(temporary, path)
+        try:
+            write_all(disk, fd, data, 0)
+            if durable:
+                disk.fsync(fd)
+        finally:
+            disk.close(fd)
+        disk.rename(temporary, path)
+    except OSError:
+        with suppress(OSError):
+            disk.unlink(temporary)
+        raise
 
 
 def write_all(disk: Disk, fd: int, data: bytes, offset: int) -> None:
@@ -81,23 +87,29 @@ def _exists(disk: Disk, path: str) -> bool:
 
 
 def remove_tree(disk: Disk, path: str) -> None:
-    """Removes a directory and all below it; what another process removes first is no error."""
+    """Removes a directory and all below it, or whatever else has the name; symlinks are not
+    followed, and what another process removes first is no error.
+    """
     try:
-        names = disk.listdir(path)
+        disk.unlink(path)
+        return
     except FileNotFoundError:
         return
-    for name in names:
-        below = f"{path}/{name}"
-        try:
-            disk.unlink(below)
-        except FileNotFoundError:
-            pass
-        except (IsADirectoryError, PermissionError):
-            remove_tree(disk, below)
+    except (IsADirectoryError, PermissionError):
+        pass  # a directory
     try:
+        for name in disk.listdir(path):
+            remove_tree(disk, f"{path}/{name}")
         disk.rmdir(path)
     except FileNotFoundError:
         pass
+
+
+def data_files(disk: Disk, partial: str) -> list[str]:
+    """The names of the data files in a partial directory, that of a half-done commit included."""
+    names = list_directory(disk, partial)
+    found = [name for name in names if name.startswith("data.")]
+    return [*found, "object/data"] if "object" in names else found
 
 
 def list_directory(disk: Disk, path: str) -> list[str]:

@@ -36,6 +36,9 @@ from mender_gateway.cache.room import reserve
 from mender_gateway.cache.settings import Kind
 from mender_gateway.cache.writer import Writer
 
+_LOOK_FOR_ROOM = 0.5
+"""Seconds between two looks for room while others use it."""
+
 
 class Fill:
     """Owns a locked partial from the beginning to the end of `run`."""
@@ -72,7 +75,7 @@ class Fill:
             broken = FillBroken(f"the cache's disk failed: {error}", resumable=True)
             self._break(broken, sound=self._partial.durable)
         except PartialLost as error:
-            self._tell(Kind.LOST, str(error))
+            self._tell(Kind.LOST, self._with_size(error))
             self._demand.fail(FillBroken(str(error), resumable=True))
             self._break(FillBroken(str(error), resumable=True))
         except VerificationFailed as error:
@@ -108,6 +111,11 @@ class Fill:
                 self._demand.fail(Bypass("lock", str(error)))
         self._break(FillBroken(str(error), resumable=True))
 
+    def _with_size(self, text: object) -> str:
+        """For what is lost: what it has cost the uplink."""
+        partial = self._partial
+        return f"{text}; {max(self._received, partial.position, partial.found)} bytes had come"
+
     def _tell(self, kind: Kind, text: str) -> None:
         self._context.tell(kind, self._demand.object_id, text)
 
@@ -117,7 +125,7 @@ class Fill:
 
     async def _reject(self, kind: Kind, text: str, *, changed: bool = False) -> None:
         """Aborts all readers and throws the bytes away."""
-        self._tell(kind, text)
+        self._tell(kind, self._with_size(text))
         self._break(FillBroken(text, resumable=False, changed=changed))
         self._demand.fail(FillBroken(text, resumable=False, changed=changed))
         if self._writer is not None:
@@ -224,13 +232,14 @@ class Fill:
                 await self._publish()
                 await self._kept()
                 self._received = partial.position
-                self._tell(Kind.TAKEN_OVER, f"{partial.position} bytes were here")
+                found = f"{partial.position} bytes were here of {partial.found} once written"
+                self._tell(Kind.TAKEN_OVER, found)
                 if source is not None and source.offset > partial.position:
                     await close(source)
                     source = None
                 return source
-            self._tell(Kind.CHANGED, "the origin has another object now")
             await self._stop_keeping()
+            self._tell(Kind.CHANGED, self._with_size("the origin has another object now"))
         except BaseException:
             if source is not None:
                 await close(source)
@@ -280,12 +289,22 @@ class Fill:
             for gone in evicted:
                 context.tell(Kind.EVICTED, gone.object_id, f"{gone.size} bytes, {gone.kind}")
 
-        async with context.reserving:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + context.settings.room_patience
+        while True:
             try:
-                await reserved()
-            except NoRoom:
-                await context.release_idle()
-                await reserved()
+                async with context.reserving:
+                    try:
+                        await reserved()
+                    except NoRoom:
+                        await context.release_idle()
+                        await reserved()
+                break
+            except NoRoom as error:
+                # Other processes let go of what they have open, and fills end.
+                if error.hopeless or loop.time() >= deadline:
+                    raise
+            await asyncio.sleep(_LOOK_FOR_ROOM)
         self._attributes = attributes
         self._received = 0
         partial.verifier = self._demand.verifier(attributes) if self._demand.verifier else None
@@ -320,7 +339,7 @@ class Fill:
         try:
             await context.threads.run_long(bound(partial.commit, description))
         except PartialLost as error:
-            self._tell(Kind.LOST, str(error))
+            self._tell(Kind.LOST, self._with_size(error))
             return
         if entry is not None:
             entry.finish()

@@ -12,6 +12,7 @@ runs alone; all wait for the disk.
 
 import errno
 import hashlib
+import mmap
 import os
 import secrets
 import threading
@@ -32,10 +33,12 @@ from mender_gateway.cache.files import (
 )
 from mender_gateway.cache.layout import (
     DIGEST,
+    MARK_SIZE,
     Layout,
     Mark,
     MarkState,
     Meta,
+    decode_mark,
     decode_meta,
     encode_mark,
     encode_meta,
@@ -69,6 +72,8 @@ class Partial:
         """Of the data file in use, or of the one that was found."""
         self.claimed = 0
         """Bytes with recorded digests when it was found; `keep` tells how many are right."""
+        self.found = 0
+        """Bytes that an earlier filler had made readable."""
         self.position = 0
         """Bytes written, or kept from an earlier filler."""
         self.durable = 0
@@ -90,7 +95,11 @@ class Partial:
             if meta.attributes.validator is not None:
                 self.meta = meta
                 self.claimed = self._claims(meta)
+                self.found = max(self.claimed, self._marked(meta))
         remove_tree(self._disk, f"{self.path}/object")
+        for name in list_directory(self._disk, self.path):
+            if name.startswith("note."):  # its writer died, or will write it again
+                remove_tree(self._disk, f"{self.path}/{name}")
 
     def _claims(self, meta: Meta) -> int:
         try:
@@ -100,6 +109,11 @@ class Partial:
             return 0
         claimed = min(samples * meta.chunk, meta.length)
         return claimed if size >= claimed else size // meta.chunk * meta.chunk
+
+    def _marked(self, meta: Meta) -> int:
+        raw = read_file(self._disk, f"{self.path}/mark")
+        mark = decode_mark(raw[:MARK_SIZE]) if raw is not None else None
+        return mark.position if mark is not None and mark.tag == meta.tag else 0
 
     def prepare(self, attributes: Attributes, chunk: int) -> int:
         """Chooses the data file for this version of the object and removes those of others.
@@ -111,7 +125,7 @@ class Partial:
         if self.meta is not None and self.meta.data == meta.data:
             meta = msgspec.structs.replace(meta, chunk=self.meta.chunk)
         else:
-            self.claimed = 0
+            self.claimed = self.found = 0
         self._close_files()
         for name in list_directory(self._disk, self.path):
             if name.startswith(("data.", "prefix.")) and name not in (meta.data, meta.prefix):
@@ -167,24 +181,33 @@ class Partial:
         position. Ends early once `stop` is set. Raises VerificationFailed.
         """
         meta = self._meta
-        buffer = bytearray(min(meta.chunk, meta.length))
         records = self.claimed // meta.chunk + (self.claimed % meta.chunk > 0)
+        if not records:
+            return
+        # Mapped, not allocated: what a thread has allocated once in such pieces stays with it.
+        whole = memoryview(mmap.mmap(-1, min(meta.chunk, meta.length)))
         for index in range(records):
             if stop.is_set():
                 return
             start = index * meta.chunk
-            view = memoryview(buffer)[: min(meta.chunk, meta.length - start)]
-            if not self._read(view, start):
+            if not self._kept(whole[: min(meta.chunk, meta.length - start)], index):
                 return
-            trial = self._hash.copy()
-            trial.update(view)
-            if trial.digest() != self._disk.pread(self._prefix, DIGEST, index * DIGEST):
-                return
-            self._feed(view)
-            self._hash = trial
-            self.position = self.durable = start + len(view)
-            self.beat()
             progressed(self.readable)
+
+    def _kept(self, view: memoryview, index: int) -> bool:
+        """Reads chunk `index` into `view`; whether it is what was recorded, and is kept."""
+        start = index * self._meta.chunk
+        if not self._read(view, start):
+            return False
+        trial = self._hash.copy()
+        trial.update(view)
+        if trial.digest() != self._disk.pread(self._prefix, DIGEST, index * DIGEST):
+            return False
+        self._feed(view)
+        self._hash = trial
+        self.position = self.durable = start + len(view)
+        self.beat()
+        return True
 
     def _read(self, view: memoryview, offset: int) -> bool:
         while view:

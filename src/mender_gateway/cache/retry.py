@@ -1,4 +1,4 @@
-"""When a broken download is tried again: exponential backoff with jitter, pure."""
+"""When a broken download, or a disk in trouble, is tried again: exponential backoff, pure."""
 
 FIRST = 0.25
 LONGEST = 30.0
@@ -11,3 +11,11 @@ def delay(attempt: int, luck: float) -> float:
     that lost the same uplink do not come back in step.
     """
     return float(min(LONGEST, FIRST * 2 ** min(attempt, 16)) * (1.0 - luck / 2))
+
+
+def pause(troubles: int, first: float, longest: float) -> float:
+    """Seconds to leave a disk alone that has been in trouble `troubles` times (from 1) on end.
+
+    Short at first: each device that comes meanwhile costs the uplink an artifact of its own.
+    """
+    return float(max(first, min(longest, first * 2 ** min(troubles - 1, 16))))

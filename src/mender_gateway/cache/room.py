@@ -17,9 +17,10 @@ from mender_gateway.cache.eviction import (
     Stock,
     choose,
     default_floor,
+    hopeless,
     shortfall,
 )
-from mender_gateway.cache.files import list_directory, read_file
+from mender_gateway.cache.files import data_files, list_directory, read_file
 from mender_gateway.cache.layout import Layout, decode_meta
 from mender_gateway.cache.locks import EXCLUSIVE, SHARED, directory_lock, try_lock
 from mender_gateway.cache.origin import Attributes
@@ -62,7 +63,8 @@ def _make_room(
                 f"no room for {newcomer.declared} bytes: {missing} would have to be evicted; "
                 f"{stock.free} are free, {limits.min_free} must stay free, {stock.reserved} are "
                 f"promised, {stock.held} are held"
-                + (f" of at most {limits.max_size}" if limits.max_size is not None else "")
+                + (f" of at most {limits.max_size}" if limits.max_size is not None else ""),
+                hopeless=hopeless(stock, newcomer, limits),
             )
         with _Locked(disk, layout) as locked:
             busy = {victim for victim in victims if not locked.take(victim)}
@@ -71,7 +73,7 @@ def _make_room(
                     throw_away(disk, layout, _path(layout, victim), victim.object_id)
                 return victims
         pinned |= busy
-    raise NoRoom("what could be evicted is being served")
+    raise NoRoom("what could be evicted is being served", hopeless=False)
 
 
 class _Locked:
@@ -94,8 +96,7 @@ class _Locked:
         path = _path(self._layout, candidate)
         names = ["data"]
         if candidate.kind == "partial":
-            data = [n for n in list_directory(self._disk, path) if n.startswith("data.")]
-            names = ["fill.lock", *data]
+            names = ["fill.lock", *data_files(self._disk, path)]
         for name in names:
             try:
                 fd = try_lock(self._disk, f"{path}/{name}", EXCLUSIVE)
@@ -154,14 +155,12 @@ def _object(disk: Disk, layout: Layout, object_id: str) -> Candidate | None:
 def _partial(disk: Disk, layout: Layout, object_id: str) -> Candidate | Filling | None:
     path = layout.partial(object_id)
     size, used = 0, 0.0
-    for name in list_directory(disk, path):
-        name = "object/data" if name == "object" else name
-        if name.startswith(("data.", "object/")):
-            try:
-                data = disk.stat(f"{path}/{name}")
-            except FileNotFoundError:
-                continue
-            size, used = size + data.st_blocks * 512, max(used, data.st_mtime)
+    for name in data_files(disk, path):
+        try:
+            data = disk.stat(f"{path}/{name}")
+        except FileNotFoundError:
+            continue
+        size, used = size + data.st_blocks * 512, max(used, data.st_mtime)
     if _is_locked(disk, f"{path}/fill.lock"):
         raw = read_file(disk, f"{path}/meta")
         meta = decode_meta(raw) if raw is not None else None

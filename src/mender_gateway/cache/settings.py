@@ -28,8 +28,12 @@ class CacheSettings:
     """Between two signs of life of a filler that gets no bytes."""
     linger: float = 5.0
     """An open entry without use is let go after so long."""
-    trouble_pause: float = 30.0
-    """After disk trouble nothing new is stored for so long."""
+    trouble_pause: float = 1.0
+    """After disk trouble nothing new is stored for so long, …"""
+    longest_trouble_pause: float = 30.0
+    """… and twice as long each time that it goes on, up to this."""
+    room_patience: float = 10.0
+    """How long an object waits for room that others are using, before it goes around the cache."""
     no_room_pause: float = 10.0
     """An object for which there was no room is not tried again for so long."""
     disk_patience: float = 60.0
@@ -46,13 +50,17 @@ class CacheSettings:
     """A note whose object nobody fetched is junk after so long."""
     sweep_every: float = 3600.0
     """Between two searches for junk, made when there is something to fill."""
+    count_every: float = 10.0
+    """A count of the directory for figures is good for at least so long."""
+    count_patience: float = 2.0
+    """How long who wants figures waits for a count."""
     open_entries: int = 512
     chunk: int = CHUNK
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """A snapshot; the directory's part is as old as the last `refresh_figures`."""
+    """A snapshot; the directory's part is as old as its last count."""
 
     fills: int = 0
     """Fills in flight in this process."""

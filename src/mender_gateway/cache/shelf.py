@@ -16,7 +16,7 @@ from enum import Enum
 
 from mender_gateway.cache.disk import Disk
 from mender_gateway.cache.eviction import Candidate
-from mender_gateway.cache.files import list_directory, read_file
+from mender_gateway.cache.files import data_files, list_directory, read_file
 from mender_gateway.cache.layout import MARK_SIZE, Layout, Meta, decode_mark, decode_meta
 from mender_gateway.cache.locks import EXCLUSIVE, SHARED, same_file, try_lock
 from mender_gateway.cache.store import Store
@@ -109,13 +109,12 @@ class Shelf:
     def _arriving(self, object_id: str) -> Arriving:
         path = self.layout.partial(object_id)
         size, used = 0, 0.0
-        for name in list_directory(self.disk, path):
-            if name.startswith("data."):
-                try:
-                    data = self.disk.stat(f"{path}/{name}")
-                except FileNotFoundError:
-                    continue
-                size, used = size + data.st_blocks * 512, max(used, data.st_mtime)
+        for name in data_files(self.disk, path):
+            try:
+                data = self.disk.stat(f"{path}/{name}")
+            except FileNotFoundError:
+                continue
+            size, used = size + data.st_blocks * 512, max(used, data.st_mtime)
         meta = self._meta(f"{path}/meta")
         mark = decode_mark((read_file(self.disk, f"{path}/mark") or b"")[:MARK_SIZE])
         return Arriving(
@@ -216,11 +215,14 @@ class Shelf:
     def remove_partial(self, object_id: str) -> bool:
         """Removes what a dead filler left; False when a process is at it, reads it, or none is."""
         path = self.layout.partial(object_id)
-        data = [n for n in list_directory(self.disk, path) if n.startswith("data.")]
         fds: list[int] = []
         try:
-            for name in ("fill.lock", *data):
-                fd = try_lock(self.disk, f"{path}/{name}", EXCLUSIVE)
+            self.disk.stat(path)
+            for name in ("fill.lock", *data_files(self.disk, path)):
+                try:
+                    fd = try_lock(self.disk, f"{path}/{name}", EXCLUSIVE)
+                except FileNotFoundError:
+                    continue
                 if fd is None:
                     return False
                 fds.append(fd)

@@ -56,14 +56,23 @@ class Store:
             make_directories(self.disk, path)
 
     def probe(self) -> None:
-        """Raises OSError when the directory cannot be written."""
-        self.ensure()
-        path = f"{self.layout.trash}/probe.{secrets.token_hex(8)}"
-        self.disk.mkdir(path)
-        try:
-            write_file(self.disk, f"{path}/b", b"probe", f"{path}/a", durable=False)
-        finally:
-            throw_away(self.disk, self.layout, path, "probe")
+        """Raises OSError when the directory cannot be written.
+
+        Another process that starts empties the trash, in which this is tried: then once more.
+        """
+        for last in (False, False, True):
+            self.ensure()
+            path = f"{self.layout.trash}/probe.{secrets.token_hex(8)}"
+            try:
+                self.disk.mkdir(path)
+                write_file(self.disk, f"{path}/b", b"probe", f"{path}/a", durable=False)
+            except FileNotFoundError:
+                if last:
+                    raise
+            else:
+                return
+            finally:
+                throw_away(self.disk, self.layout, path, "probe")
 
     def sweep(self, note_age: float) -> None:
         """Clears what no one holds: the trash, partials of finished objects, old lone notes."""
@@ -120,14 +129,13 @@ class Store:
     def open_object(self, object_id: str) -> Finished | None:
         """Opens a finished object for serving, or None when there is none.
 
-        One that is not what its metadata says is removed, and is none.
+        One that is not what its metadata says is none.
         """
         path = self.layout.object(object_id)
         for _ in range(_LOOKS):
             try:
                 fd = self.disk.open(f"{path}/data", os.O_RDONLY)
             except (FileNotFoundError, NotADirectoryError):
-                self._remove_remains(object_id)
                 return None
             kept = False
             try:
@@ -136,7 +144,6 @@ class Store:
                     continue
                 meta = self.peek(object_id)
                 if meta is None:
-                    throw_away(self.disk, self.layout, path, object_id)
                     return None
                 kept = True
                 return Finished(meta, fd)
@@ -147,11 +154,6 @@ class Store:
                     self.disk.close(fd)
         raise DiskTrouble(f"{path} stays locked")
 
-    def _remove_remains(self, object_id: str) -> None:
-        path = self.layout.object(object_id)
-        if self.has_object(object_id):
-            throw_away(self.disk, self.layout, path, object_id)
-
     def touch(self, object_id: str, fd: int, *, served: bool) -> bool:
         """Whether `fd` still is the object's data file; with `served` its mtime is set to now."""
         if served:
@@ -161,16 +163,23 @@ class Store:
                 pass  # a read-only file system can still be served from
         return same_file(self.disk, fd, f"{self.layout.object(object_id)}/data")
 
-    def remove_object(self, object_id: str, *, even_if_served: bool = False) -> bool:
-        """Removes a finished object; False when it is being served or is not there."""
+    def remove_object(
+        self, object_id: str, *, even_if_served: bool = False, only: int | None = None
+    ) -> bool:
+        """Removes a finished object; False when it is being served or is not there.
+
+        `only`: the one whose data file is open as this descriptor, and no later one of the name.
+        """
         path = self.layout.object(object_id)
         try:
             fd = try_lock(self.disk, f"{path}/data", EXCLUSIVE)
         except (FileNotFoundError, NotADirectoryError):
             return False
-        if fd is None and not even_if_served:
-            return False
         try:
+            if fd is None and not even_if_served:
+                return False
+            if only is not None and not same_file(self.disk, only, f"{path}/data"):
+                return False
             throw_away(self.disk, self.layout, path, object_id)
         finally:
             if fd is not None:
@@ -196,11 +205,25 @@ class Store:
                 partial.discard()
                 partial.close()
                 return finished
+            self._clear_place(object_id)
             partial.recover()
         except BaseException:
             partial.close()
             raise
         return partial
+
+    def _clear_place(self, object_id: str) -> None:
+        """Throws away what stands in an object's place and is none.
+
+        Only whoever holds the fill lock may commit, so that nothing is taken away that was
+        committed since we looked.
+        """
+        path = self.layout.object(object_id)
+        try:
+            self.disk.lstat(path)
+        except FileNotFoundError:
+            return
+        throw_away(self.disk, self.layout, path, object_id)
 
     def lock_partial(self, object_id: str) -> Partial | None:
         """The partial directory under our lock, made when missing; None when another has it."""
