@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from mender_gateway.net.bulk import Bulk, FileTruncated
+from mender_gateway.net.bulk import Bulk, FileTruncated, read_now
 from mender_gateway.net.poller import Poller
 from mender_gateway.net.stream import Stream
 from tests.support.pki import ServerPki, make_server_pki
@@ -269,3 +269,19 @@ def test_bytes_that_come_while_a_range_is_sent_are_there_afterwards(run: Run, fi
         assert await stream.receive(10.0) == b"pipelined"
 
     run(body)
+
+
+def test_bytes_that_are_not_in_memory_are_left_to_the_threads(file: Path) -> None:
+    with file.open("rb") as data:
+        fd = data.fileno()
+        expected = os.pread(fd, 4096, 8192)
+        try:
+            os.preadv(fd, [bytearray(4096)], 8192, os.RWF_NOWAIT)
+        except OSError as error:
+            pytest.skip(f"this file system does not tell: {error}")
+        assert read_now(fd, 8192, 4096) == expected
+        os.fsync(fd)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        assert read_now(fd, 8192, 4096) is None
+        assert os.pread(fd, 4096, 8192) == expected
+        assert read_now(fd, 8192, 4096) == expected
