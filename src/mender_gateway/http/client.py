@@ -211,7 +211,11 @@ class Pool:
             return
         client.stream.heed()
         client.idle_since = self._loop.time()
-        self._idle.setdefault(client.server, []).append(client)
+        idle = self._idle.get(client.server)
+        if idle is None:
+            self._idle[client.server] = [client]
+        else:
+            idle.append(client)
         waiting = self._waiting.get(client.server)
         if waiting:
             self._wake(waiting)

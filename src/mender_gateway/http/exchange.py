@@ -182,6 +182,8 @@ class Exchange:
 
     def release(self) -> None:
         """Nothing of the body is kept any more."""
+        if not self._kept:
+            return
         self._budget.left += max(0, self._kept - _FREE)
         self._kept = 0
 

@@ -124,7 +124,9 @@ class Waits:
 
     async def wait_readable(self, timeout: float, also: Self | None = None) -> None:
         """Wait until there is something to read here, or in `also`: `readable` says in which."""
-        if self._has_news() or (also is not None and also._has_news()):
+        if (self.readable or self.tls or self.over or self.closed) and self._has_news():
+            return
+        if also is not None and also._has_news():
             return
         if self._interest != EPOLLIN:
             self._ask_also(EPOLLIN)
