@@ -28,8 +28,9 @@ def tampered() -> bytes:
 
 def incomplete() -> bytes:
     """Rightly signed and nothing in it wrong: that a part is missing shows only at the end."""
-    images = [{"image": PAYLOAD}, {"other": PAYLOAD[::-1]}]
-    parts = artifact_parts(images, sign=by_rsa, compression="none")
+    parts = artifact_parts(
+        [{"image": PAYLOAD}, {"other": PAYLOAD[::-1]}], sign=by_rsa, compression="none"
+    )
     del parts["data/0001.tar"]
     return tar_of(parts)
 
