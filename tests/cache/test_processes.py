@@ -257,6 +257,29 @@ def test_what_another_process_serves_is_not_evicted(run: Run, tmp_path: Path) ->
     run(scenario)
 
 
+def test_what_a_follower_serves_is_not_evicted(run: Run, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        origins = {"a": ScriptedOrigin(DATA, allowed=MIB), "b": ScriptedOrigin(DATA)}
+        settings: dict[str, Any] = {"max_size": 3 * MIB, "linger": 0.0, "no_room_pause": 0.0}
+        async with processes(tmp_path, origins, **settings) as (filler, follower):
+            assert await filler.call("acquire", name="a") == "miss"
+            assert await follower.call("acquire", name="a") == "joined"
+            await follower.call("wait", name="a", offset=MIB - 1)
+            origins["a"].allow(None)
+            assert await filler.call("read", name="a") == WHOLE
+            await until(lambda: objects(tmp_path) == [object_id("a")])
+            await filler.call("release", name="a")
+            await until_open(filler, 0)
+            assert await filler.call("acquire", name="b") == "bypass: room"
+            assert await follower.call("read", name="a") == WHOLE
+            await follower.call("release", name="a")
+            await until_open(follower, 0)
+            assert await filler.call("acquire", name="b") == "miss"
+            assert await filler.call("read", name="b") == WHOLE
+
+    run(scenario)
+
+
 def test_processes_never_promise_the_same_room(run: Run, tmp_path: Path) -> None:
     async def scenario() -> None:
         names = [str(n) for n in range(12)]
