@@ -164,7 +164,9 @@ def parse_answer(head: bytes, checker: HeadChecker, method: bytes) -> Answer:
     status = int(start[1])
     if status < 100:
         raise BadGateway("malformed answer from upstream: status")
-    reason = start[2].translate(None, _CONTROLS) if len(start) == 3 else b""
+    reason = start[2] if len(start) == 3 else b""
+    if not reason.isalpha():
+        reason = reason.translate(None, _CONTROLS)
     encoding = index.get(b"transfer-encoding")
     length = index.get(b"content-length")
     framing = UNTIL_CLOSE
