@@ -38,6 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if not options.no_install:
             tools.install(wanted)
+        if options.install:
+            return 0
         versions = tools.versions(wanted)
     except tools.ToolMissing as error:
         print(f"benchmarks: {error}", file=sys.stderr)
@@ -71,6 +73,7 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=int, help="seconds of each round")
     parser.add_argument("--output", type=Path, help="directory for latest.json and the chart")
     parser.add_argument("--no-install", action="store_true", help="fail when a tool is missing")
+    parser.add_argument("--install", action="store_true", help="install what is missing, and end")
     return parser.parse_args(arguments)
 
 

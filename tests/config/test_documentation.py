@@ -40,12 +40,6 @@ def test_every_example_loads(text: str, write: Write) -> None:
     assert json.loads(text)
 
 
-def test_every_link_leads_to_a_heading() -> None:
-    headings = re.findall(r"^#+ (.*)$", TEXT, re.MULTILINE)
-    anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
-    assert set(re.findall(r"\]\(#([\w-]+)\)", TEXT)) <= anchors
-
-
 def test_the_error_that_is_shown_is_the_one_that_is_logged() -> None:
     (error,) = examine(None, {**UPSTREAM, "HTTPS_LISTEN": "443x"}).errors
     assert error.replace('"', '\\"') in TEXT

@@ -14,16 +14,9 @@ from mender_gateway.demo.faults import slow
 from tests.mtls.fleet import AUTH, Fleet, running_fleet
 from tests.mtls.gateways import refused
 from tests.support.authority import Issued, authority, issue, new_key
-from tests.support.device import Device, unavailable, write_artifact
+from tests.support.device import Device, write_artifact
 
 pytestmark = pytest.mark.device
-
-
-@pytest.fixture(autouse=True)
-def real_client() -> None:
-    reason = unavailable()
-    if reason is not None:
-        pytest.skip(reason)
 
 
 @contextmanager

@@ -79,9 +79,3 @@ def test_every_outcome_is_explained() -> None:
 
     unexplained = {str(outcome) for outcome in Outcome if f"`{outcome}`" not in TEXT}
     assert unexplained == {"answered", "authorised", "rotated", "already-authorised"}
-
-
-@pytest.mark.parametrize("name", ["mtls.md", "security-model.md"])
-def test_links_to_other_pages_lead_somewhere(name: str) -> None:
-    for target in re.findall(r"\]\(([^)#]+\.md)", (DOCS / name).read_text()):
-        assert (DOCS / target).is_file(), target

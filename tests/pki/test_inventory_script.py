@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mender_gateway.demo.cloud import CloudSettings, running
-from tests.support.device import Device, unavailable
+from tests.support.device import Device
 
 SCRIPT = Path(__file__).parents[2] / "packaging" / "inventory" / "mender-inventory-mender-gateway"
 
@@ -89,8 +89,6 @@ def test_without_the_command_the_host_is_still_called_a_gateway(tmp_path: Path) 
 
 @pytest.mark.device
 def test_the_gateway_hosts_own_client_reports_it(tmp_path: Path) -> None:
-    if reason := unavailable():
-        pytest.skip(reason)
     config = tmp_path / "gateway.conf"
     config.write_text(json.dumps(settings(Enabled=True, SystemID="plant-7")))
     with running(CloudSettings(accept_all=True)) as cloud:

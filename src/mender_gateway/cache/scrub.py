@@ -99,6 +99,8 @@ class Scrubber:
                     self._look_at_due()
             except OSError:
                 pass  # the disk is in trouble, which others report; the next look may be luckier
+            if self._stop.is_set():
+                break  # the pauses in an object take the wake-up that was meant for here
             self._wake.wait(look)
             self._wake.clear()
 
