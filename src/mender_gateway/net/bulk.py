@@ -141,13 +141,16 @@ class Bulk:
         os.close(self._bell)
 
     def _look(self) -> None:
-        """Cut the streams whose peers have taken no byte for too long."""
+        """Cut the streams whose peers have taken no byte for too long.
+
+        A peer that has taken all there was waits for us: the threads may all be at slow disks.
+        """
         now = self._loop.time()
         for job, timeout in self._timeouts.items():
             if job.stream.closed:
                 continue
             queued = (job.position, job.stream.queued())
-            if queued != job.queued or job.held:
+            if queued != job.queued or job.held or not queued[1]:
                 job.queued = queued
                 job.since = now
             elif now - job.since > timeout:
