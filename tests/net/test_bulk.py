@@ -5,6 +5,7 @@ import hashlib
 import os
 import socket
 import struct
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -247,6 +248,45 @@ def test_progress_is_told_however_a_range_ends(run: Run) -> None:
         assert 0 < told[1] < SIZE
 
     run(body)
+
+
+def test_who_waits_for_a_thread_is_not_blamed_for_it(
+    run: Run, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The only thread is at a disk that does not answer."""
+    disk = os.open(file, os.O_RDONLY)
+    answering = threading.Event()
+    sendfile, preadv = os.sendfile, os.preadv
+
+    def slow_sendfile(out: int, fd: int, offset: int, count: int) -> int:
+        assert fd != disk or answering.wait(30)
+        return sendfile(out, fd, offset, count)
+
+    def slow_preadv(fd: int, buffers: list[memoryview], offset: int) -> int:
+        assert fd != disk or answering.wait(30)
+        return preadv(fd, buffers, offset)
+
+    monkeypatch.setattr(os, "sendfile", slow_sendfile)
+    monkeypatch.setattr(os, "preadv", slow_preadv)
+
+    async def body(place: Place) -> None:
+        try:
+            (first, _), (second, other) = await place.pair(), await place.pair()
+            stuck = asyncio.create_task(place.bulk.send(first, disk, 0, 100, 0.3))
+            waiting = asyncio.create_task(place.send(second, 0, 1000, timeout=0.3))
+            done, _ = await asyncio.wait({stuck, waiting}, timeout=1.5)
+            assert not done
+            answering.set()
+            await stuck
+            await waiting
+            assert await asyncio.to_thread(taken, other, 1000) == part(file, 0, 1000)
+        finally:
+            answering.set()
+
+    try:
+        run(body, threads=1)
+    finally:
+        os.close(disk)
 
 
 def test_a_closed_stream_is_refused(run: Run) -> None:
