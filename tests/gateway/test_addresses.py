@@ -3,6 +3,7 @@
 import socket
 import threading
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -116,6 +117,80 @@ def test_slow_bodies_of_one_address_leave_the_upstream_to_others(
         assert slow[1].answer()[2] == b"taken"
         for peer in (*slow, third):
             assert works(peer)
+
+
+@pytest.mark.parametrize("what", ["next", "status"])
+def test_slow_bodies_count_whatever_they_are_for(
+    start: Start, stage: Stage, tmp_path: Path, what: str
+) -> None:
+    proxying = {
+        "Features": {
+            "ArtifactsProxy": {
+                "Enabled": True,
+                "GatewayURL": "http://gateway.example",
+                "DomainWhitelist": ["s3.example"],
+                "ArtifactsCache": {"Enabled": True, "Path": str(tmp_path / "cache")},
+            }
+        }
+    }
+    deployments = "/api/devices/v1/deployments/device/deployments"
+    stage.answer(
+        f"{deployments}/next",
+        telling(
+            b'{"id":"d1","artifact":{"id":"a","source":'
+            b'{"uri":"https://s3.example/b/a","expire":"2027-01-01T00:00:00Z"}}}'
+        ),
+    )
+    stage.answer(f"{deployments}/d1/status", telling(b"", status=b"204 No Content"))
+    gateway = start(stage.url, REQUESTS, proxying)
+    port = gateway.ports["http"]
+    path = {"next": f"{deployments}/next", "status": f"{deployments}/d1/status"}[what]
+    method = {"next": b"POST", "status": b"PUT"}[what]
+    with ExitStack() as stack:
+        peer = stack.enter_context(connect_from("127.0.0.8", port))
+        peer.send(asking(f"{deployments}/next", method=b"POST", body=b"{}"))
+        assert peer.answer()[0] == 200  # so that the deployment is known
+        before = len(stage.of(path))
+        slow = [stack.enter_context(connect_from("127.0.0.7", port)) for _ in range(2)]
+        for peer in slow:
+            peer.send(asking(path, b"Content-Length: 2", method=method) + b"{")
+        eventually(lambda: len(stage.of(path)) == before + 2)
+        third = stack.enter_context(connect_from("127.0.0.7", port))
+        third.send(asking(path, method=method, body=b"{}"))
+        assert third.answer()[0] == 503
+        for peer in slow:
+            peer.send(b"}")
+            assert peer.answer()[0] in (200, 204)
+        third.send(asking(path, method=method, body=b"{}"))
+        assert third.answer()[0] in (200, 204)
+
+
+def test_an_upgrade_counts_until_it_is_granted_and_no_longer(
+    start: Start, stage: Stage, path: str
+) -> None:
+    granted = threading.Event()
+
+    def part(peer: Peer, request: Received) -> None:
+        assert granted.wait(20)
+        peer.send(
+            b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
+        )
+        peer.ended()
+
+    stage.on(path, part)
+    gateway = start(stage.url, REQUESTS)
+    port = gateway.ports["http"]
+    with ExitStack() as stack:
+        waiting = [stack.enter_context(connect_from("127.0.0.7", port)) for _ in range(2)]
+        for peer in waiting:
+            peer.send(asking(path, b"Connection: Upgrade", b"Upgrade: websocket"))
+        eventually(lambda: len(stage.of(path)) == 2)
+        third = stack.enter_context(connect_from("127.0.0.7", port))
+        third.send(asking("/y"))
+        assert third.answer()[0] == 503
+        granted.set()
+        assert all(peer.read_head().startswith(b"HTTP/1.1 101 ") for peer in waiting)
+        assert all(works(third) for _ in range(3))
 
 
 def test_a_device_that_gives_up_waiting_leaves_no_place_taken(

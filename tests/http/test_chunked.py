@@ -6,7 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mender_gateway.http.chunked import LAST_CHUNK, ChunkedReader, MalformedChunk, frame
+from mender_gateway.http.chunked import (
+    LAST_CHUNK,
+    ChunkedReader,
+    MalformedChunk,
+    frame,
+    only_chunk,
+)
 
 EXTENSIONS = st.sampled_from([b"", b";a", b" ;a=b", b'\t;a="b c";d'])
 TRAILERS = st.lists(st.sampled_from([b"X: y", b"X-Sum: 12", b"Content-Length: 5"]), max_size=3)
@@ -130,3 +136,40 @@ def test_the_data_of_one_chunk_is_handed_on_as_it_comes() -> None:
     assert reader.feed(b"ffffffffffffffff\r\nabc") == b"abc"
     assert reader.feed(b"def") == b"def"
     assert not reader.done
+
+
+NEARLY_ONE_CHUNK = st.tuples(
+    st.sampled_from([b"", b"0", b"000", b"0000000", b"0x", b"+", b"-", b"_", b" ", b"\r\n"]),
+    st.sampled_from([b"%x", b"%X"]),
+    st.integers(-1, 1),
+    st.sampled_from([b"", b";a=b", b" ", b" ;a", b"\t", b"_", b"\r"]),
+    st.sampled_from([b"\r\n", b"\n", b"\r\r\n"]),
+    st.binary(max_size=300) | st.just(b"\r\n0\r\n\r\n") | st.just(b"5\r\nhello\r\n0\r\n\r\n"),
+    st.sampled_from(
+        [
+            b"\r\n0\r\n\r\n",
+            b"\r\n00\r\n\r\n",
+            b"\r\n0;a\r\n\r\n",
+            b"\r\n0\r\nX: y\r\n\r\n",
+            b"\n0\n\n",
+        ]
+    ),
+    st.sampled_from([b"", b"GET / HTTP/1.1\r\n", b"\r\n", b"\0"]),
+)
+
+
+@given(NEARLY_ONE_CHUNK)
+def test_what_is_taken_for_the_only_chunk_is_one_in_any_portions(
+    parts: tuple[bytes, bytes, int, bytes, bytes, bytes, bytes, bytes],
+) -> None:
+    zeros, form, lie, extension, line_end, body, ending, rest = parts
+    size = form % max(0, len(body) + lie)
+    data = zeros + size + extension + line_end + body + ending + rest
+    for end in range(len(data) + 1):
+        taken = only_chunk(data[:end])
+        if taken is not None:
+            for place in range(end):
+                assert read([data[:place], data[place:]]) == (taken, data[end:])
+            return
+    usual = (zeros, lie, extension, line_end, ending, rest)
+    assert usual != (b"", 0, b"", b"\r\n", b"\r\n" + LAST_CHUNK, b"") or not body

@@ -1,5 +1,6 @@
 """Header fields on their way through: what passes, what does not, and what takes its place."""
 
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -243,3 +244,15 @@ def test_values_come_in_order_and_whatever_their_case() -> None:
 
 def test_tokens_are_split_over_fields_without_blanks_case_or_empty_members() -> None:
     assert tokens([b" A ,\tb,,", b"", b"C"]) == [b"a", b"b", b"c"]
+
+
+def test_names_that_nobody_uses_take_no_memory() -> None:
+    tracemalloc.start()
+    try:
+        for number in range(1500):
+            name = b"X-%04d-" % number + b"a" * 20_000
+            assert request_fields([(name, b"1")], **OURS)[1] == (name, b"1")
+            assert response_fields([(name, b"1")]) == [(name, b"1")]
+        assert tracemalloc.get_traced_memory()[0] < 1_000_000
+    finally:
+        tracemalloc.stop()

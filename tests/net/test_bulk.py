@@ -5,7 +5,8 @@ import hashlib
 import os
 import socket
 import struct
-from collections.abc import Awaitable, Callable
+import threading
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -245,6 +246,71 @@ def test_progress_is_told_however_a_range_ends(run: Run) -> None:
             await place.bulk.send(stream, place.fd, 0, SIZE, 0.5, told.append)
         assert told[0] == SIZE
         assert 0 < told[1] < SIZE
+
+    run(body)
+
+
+class Disk:
+    """A file on a disk that does not answer before it is `answering`."""
+
+    def __init__(self, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.fd = os.open(file, os.O_RDONLY)
+        self.answering = threading.Event()
+        sendfile, preadv = os.sendfile, os.preadv
+
+        def slow_sendfile(out: int, fd: int, offset: int, count: int) -> int:
+            assert fd != self.fd or self.answering.wait(30)
+            return sendfile(out, fd, offset, count)
+
+        def slow_preadv(fd: int, buffers: list[memoryview], offset: int) -> int:
+            assert fd != self.fd or self.answering.wait(30)
+            return preadv(fd, buffers, offset)
+
+        monkeypatch.setattr(os, "sendfile", slow_sendfile)
+        monkeypatch.setattr(os, "preadv", slow_preadv)
+
+
+@pytest.fixture
+def disk(file: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
+    disk = Disk(file, monkeypatch)
+    yield disk
+    disk.answering.set()
+    os.close(disk.fd)
+
+
+def test_who_waits_for_a_thread_is_not_blamed_for_it(run: Run, file: Path, disk: Disk) -> None:
+    """The only thread is at the disk."""
+
+    async def body(place: Place) -> None:
+        (first, _), (second, other) = await place.pair(), await place.pair()
+        stuck = asyncio.create_task(place.bulk.send(first, disk.fd, 0, 100, 0.3))
+        waiting = asyncio.create_task(place.send(second, 0, 1000, timeout=0.3))
+        done, _ = await asyncio.wait({stuck, waiting}, timeout=1.5)
+        disk.answering.set()
+        assert not done
+        await stuck
+        await waiting
+        assert await asyncio.to_thread(taken, other, 1000) == part(file, 0, 1000)
+
+    run(body, threads=1)
+
+
+def test_the_threads_are_not_waited_for_without_end(run: Run, disk: Disk) -> None:
+    async def body(place: Place) -> None:
+        pairs = [await place.pair() for _ in range(2)]
+        sendings = [
+            asyncio.create_task(place.bulk.send(stream, disk.fd, 0, SIZE, 30.0))
+            for stream, _ in pairs
+        ]
+        await asyncio.wait(sendings, timeout=0.2)
+        await asyncio.to_thread(place.bulk.close)
+        assert not any(sending.done() for sending in sendings)
+        for stream, _ in pairs:
+            stream.cut()
+        disk.answering.set()  # what the threads do now disturbs nobody
+        for sending in sendings:
+            with pytest.raises(OSError):
+                await sending
 
     run(body)
 

@@ -64,16 +64,22 @@ class Deployments:
 
     async def next(self, exchange: Exchange) -> None:
         """Forward the poll; rewrite the link in a 200 answer, pass every other one unchanged."""
-        client, answer = await self._forwarder.ask(exchange, NEXT)
-        if answer.status != 200 or exchange.request.method == b"HEAD":
-            await self._forwarder.relay(exchange, client, answer, NEXT)
-            return
-        coding = answer.index.get(b"content-encoding", b"identity")
-        if coding.lower() != b"identity":
-            self._warn("the server compressed deployment instructions against our request")
-            await self._forwarder.relay(exchange, client, answer, NEXT)
-            return
-        body = await self._forwarder.collect(client, answer)
+        forwarder, peer = self._forwarder, exchange.peer
+        if not forwarder.shares.take_at_once(peer):
+            await forwarder.shares.take(peer)
+        try:
+            client, answer = await forwarder.ask(exchange, NEXT)
+            if answer.status != 200 or exchange.request.method == b"HEAD":
+                await forwarder.relay(exchange, client, answer, NEXT)
+                return
+            coding = answer.index.get(b"content-encoding", b"identity")
+            if coding.lower() != b"identity":
+                self._warn("the server compressed deployment instructions against our request")
+                await forwarder.relay(exchange, client, answer, NEXT)
+                return
+            body = await forwarder.collect(client, answer)
+        finally:
+            forwarder.shares.give_back(peer)
         objects: list[str] = []
         document = rewrite(body, lambda url: self._decide(url, objects))
         if len(objects) == 1 and (deployment := deployment_of(body)) is not None:

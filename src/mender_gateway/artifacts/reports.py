@@ -58,10 +58,16 @@ class Reports:
             await self._forwarder.forward(exchange, _REPORT)
             return
         sent: list[bytes] = []
-        client, answer = await self._forwarder.ask(exchange, _REPORT, sent=sent.append)
-        if answer.status in (200, 204) and any(self._is_failure(body) for body in sent):
-            self._suspect(object_id)
-        await self._forwarder.relay(exchange, client, answer, _REPORT)
+        forwarder, peer = self._forwarder, exchange.peer
+        if not forwarder.shares.take_at_once(peer):
+            await forwarder.shares.take(peer)
+        try:
+            client, answer = await forwarder.ask(exchange, _REPORT, sent=sent.append)
+            if answer.status in (200, 204) and any(self._is_failure(body) for body in sent):
+                self._suspect(object_id)
+            await forwarder.relay(exchange, client, answer, _REPORT)
+        finally:
+            forwarder.shares.give_back(peer)
 
     def _is_failure(self, body: bytes) -> bool:
         try:

@@ -273,7 +273,13 @@ class Pool:
             async with asyncio.timeout(self._limits.connect):
                 await wait
         except TimeoutError:
-            raise Overloaded("all upstream connections are in use") from None
+            if not wait.done() or wait.cancelled():
+                raise Overloaded("all upstream connections are in use") from None
+            # A place became free in the same moment.
+        except asyncio.CancelledError:
+            if wait.done() and not wait.cancelled():
+                self._wake(waiting)  # it is for the next one
+            raise
         finally:
             if wait in waiting:
                 waiting.remove(wait)

@@ -83,6 +83,9 @@ _USUAL = frozenset({*_PLAIN, *(name.lower() for name in _PLAIN)})
 """Names, as they are usually written, of fields that cross the gateway as they are. Only a shorter
 way: for all others it is decided once and remembered."""
 
+_LONGEST_REMEMBERED = 64
+"""Bytes of the longest name for which a decision is remembered: devices may send thousands."""
+
 _KEEP, _DROP, _OPTIONS, _ORIGIN, _VIA, _CODING = range(6)
 """What is to be done with a field: what else than `_KEEP` needs a closer look."""
 
@@ -181,7 +184,8 @@ def request_fields(
         if field[0] in _USUAL:
             keep(field)
             continue
-        treatment = _of_request(field[0])
+        judge = _of_request if len(field[0]) <= _LONGEST_REMEMBERED else _of_request.__wrapped__
+        treatment = judge(field[0])
         if treatment == _KEEP:
             keep(field)
         elif treatment == _OPTIONS:
@@ -266,7 +270,8 @@ def response_fields(fields: type_of_fields, *, upgrade: bytes = b"") -> type_of_
         if field[0] in _USUAL:
             keep(field)
             continue
-        treatment = _of_response(field[0])
+        judge = _of_response if len(field[0]) <= _LONGEST_REMEMBERED else _of_response.__wrapped__
+        treatment = judge(field[0])
         if treatment == _KEEP:
             keep(field)
         elif treatment == _OPTIONS:

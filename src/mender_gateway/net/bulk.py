@@ -17,6 +17,7 @@ import os
 import select
 import ssl
 import threading
+import time
 from collections.abc import Callable
 
 from mender_gateway.net.stream import Stream
@@ -26,6 +27,10 @@ _TURN = 4 * 1024 * 1024
 """Bytes after which a job lets others have the thread."""
 _LOOK = 0.25
 """Seconds between two looks at whether the peers take bytes."""
+
+
+_LAST_WAIT = 5.0
+"""Seconds that all threads together have to end in."""
 
 
 class FileTruncated(OSError):
@@ -133,21 +138,30 @@ class Bulk:
                 progress(job.position - start)
 
     def close(self) -> None:
-        """End the threads; call when nothing is being sent any more."""
+        """End the threads; call when nothing is being sent any more.
+
+        A thread at a disk that does not answer is left to the end of the process after a while.
+        """
         os.eventfd_write(self._bell, 1)
+        until = time.monotonic() + _LAST_WAIT
         for thread in self._threads:
-            thread.join(timeout=5.0)
+            thread.join(max(0.0, until - time.monotonic()))
+        if any(thread.is_alive() for thread in self._threads):
+            return
         self._ready.close()
         os.close(self._bell)
 
     def _look(self) -> None:
-        """Cut the streams whose peers have taken no byte for too long."""
+        """Cut the streams whose peers have taken no byte for too long.
+
+        A peer that has taken all there was waits for us: the threads may all be at slow disks.
+        """
         now = self._loop.time()
         for job, timeout in self._timeouts.items():
             if job.stream.closed:
                 continue
             queued = (job.position, job.stream.queued())
-            if queued != job.queued or job.held:
+            if queued != job.queued or job.held or not queued[1]:
                 job.queued = queued
                 job.since = now
             elif now - job.since > timeout:

@@ -205,12 +205,12 @@ class Connector:
         raise failure or OSError(errno.EHOSTUNREACH, f"{host} has no address")
 
     async def _dial_one(self, family: int, address: tuple[str, int]) -> Stream:
-        sock = socket.socket(family, socket.SOCK_STREAM)
+        stream = Stream(socket.socket(family, socket.SOCK_STREAM), self._poller, address[0])
+        sock = stream.sock
         try:
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             keep_alive(sock)
-            stream = Stream(sock, self._poller, address[0])
             result = sock.connect_ex(address)
             if result == errno.EINPROGRESS:
                 await stream.wait_writable(3600.0)
@@ -219,7 +219,7 @@ class Connector:
                 raise OSError(result, f"{os.strerror(result)} ({address[0]}:{address[1]})")
             return stream
         except BaseException:
-            sock.close()
+            stream.abort()
             raise
 
     async def _tunnel(

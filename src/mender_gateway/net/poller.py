@@ -50,9 +50,9 @@ class Poller:
         self._set.modify(fd, events)
 
     def remove(self, fd: int) -> None:
-        """To be called before `fd` is closed."""
-        del self._watched[fd]
-        self._set.unregister(fd)
+        """To be called before `fd` is closed; after `close` there is nothing to do."""
+        if self._watched.pop(fd, None) is not None:
+            self._set.unregister(fd)
 
     def _dispatch(self) -> None:
         watched = self._watched

@@ -54,8 +54,10 @@ class Stream(Waits):
     async def receive(self, timeout: float, size: int = RECEIVE) -> bytes:
         """The next bytes, at most `size`; empty at the peer's end.
 
-        Raises Truncated where TLS ends without close_notify.
+        A TLS record that has begun must come to its end within `timeout`, too. Raises Truncated
+        where TLS ends without close_notify.
         """
+        due = 0.0
         while True:
             if not self.readable or self.closed:
                 await self.wait_readable(timeout)
@@ -63,7 +65,10 @@ class Stream(Waits):
             try:
                 return self.sock.recv(size)
             except (ssl.SSLWantReadError, BlockingIOError, InterruptedError):
-                continue
+                # A part of a record, or none of our bytes: the time must not begin anew with each.
+                now = self._loop.time()
+                due = due or now + timeout
+                timeout = due - now
             except ssl.SSLWantWriteError:
                 await self.wait_writable(timeout)
                 self.readable = True
@@ -127,7 +132,11 @@ class Stream(Waits):
             await self.wait_writable(timeout)
 
     def secure(self, context: ssl.SSLContext) -> None:
-        """Put TLS, server side, on a plain stream; `handshake` follows. Does not wait."""
+        """Put TLS, server side, on a plain stream; `handshake` follows. Does not wait.
+
+        Raises OSError for a connection that is over; `ssl` has then taken the descriptor away.
+        """
+        self.detach()
         self.sock = context.wrap_socket(
             self.sock, server_side=True, do_handshake_on_connect=False, suppress_ragged_eofs=False
         )

@@ -32,7 +32,8 @@ def server_context(certificate: str, key: str, minimum: str) -> ssl.SSLContext:
 def client_context(ca_file: str | None, insecure: bool) -> ssl.SSLContext:
     """The context for a connection to a server: the system's CAs, or `ca_file` instead of them."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.options |= ssl.OP_NO_COMPRESSION
+    # In the midst of a renegotiation a write waits for what the server says.
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
     # Set by some Pythons (Debian 12's), it makes a cut connection look like an orderly end.
     context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
     context.minimum_version = ssl.TLSVersion.TLSv1_2

@@ -182,6 +182,8 @@ class Waits:
                 await self._wait_writable(timeout / _LOOKS, also)
                 return
             except TimeoutError:
+                if self.closed:
+                    raise  # in the same moment: the descriptor may be another's by now
                 left = self.queued()
                 looks = _LOOKS if left < queued else looks - 1
                 queued = left

@@ -60,7 +60,7 @@ class Forwarder:
         self.pool = pool
         self.upstream = upstream
         self.limits = limits
-        self._shares = shares
+        self.shares = shares
         self._host = upstream.endpoint.authority.encode()
         self._forwarded_host = forwarded_host
         self._trusted = trusted
@@ -73,13 +73,13 @@ class Forwarder:
         and `relay` do.
         """
         peer = exchange.peer
-        if not self._shares.take_at_once(peer):
-            await self._shares.take(peer)
+        if not self.shares.take_at_once(peer):
+            await self.shares.take(peer)
         try:
             client, answer = await self.ask(exchange, manner)
             await self.relay(exchange, client, answer, manner)
         finally:
-            self._shares.give_back(peer)
+            self.shares.give_back(peer)
 
     # --- towards the upstream ------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ import math
 import socket
 
 from mender_gateway.errors import BadGateway, Overloaded
-from mender_gateway.http.client import NoAnswer
+from mender_gateway.http.client import Client, NoAnswer
 from mender_gateway.http.exchange import Exchange
 from mender_gateway.http.headers import response_fields, tokens
 from mender_gateway.http.message import Request, joined
@@ -45,9 +45,25 @@ class Tunnels:
         self._closed = False
 
     async def tunnel(self, exchange: Exchange) -> None:
-        """Pass a request that `opens_tunnel` on, and after 101 all that follows."""
+        """Pass a request that `opens_tunnel` on, and after 101 all that follows.
+
+        Until then it is a request as any other, and needs a place in its address's share.
+        """
         if self._closed:
             raise Overloaded("the gateway is stopping")
+        shares = self._forwarder.shares
+        await shares.take(exchange.peer)
+        try:
+            opened = await self._open(exchange)
+        finally:
+            shares.give_back(exchange.peer)
+        if opened is not None:
+            await self._hold(exchange, *opened)
+
+    async def _open(self, exchange: Exchange) -> tuple[Client, bytes] | None:
+        """Ask the upstream: its connection and the head for the device; None when it was answered
+        with something else than 101, which then has reached the device.
+        """
         forwarder = self._forwarder
         request = exchange.request
         client = await forwarder.pool.connect(forwarder.upstream)
@@ -65,24 +81,30 @@ class Tunnels:
             raise
         if answer.status != 101:
             await forwarder.relay(exchange, client, answer)
-            return
+            return None
         chosen = answer.index.get(b"upgrade", b"")
         if not chosen or not set(tokens([chosen])) <= set(tokens([request.upgrade])):
             forwarder.pool.discard(client, abort=True)
             raise BadGateway("upstream switches to a protocol that was not asked for")
-        exchange.status = 101
-        exchange.started = exchange.ended = exchange.upgraded = True
-        fields = response_fields(answer.fields, upgrade=chosen)
-        head = joined(b"HTTP/1.1 101 %b" % (answer.reason or b"Switching Protocols"), fields)
-        pair = (exchange.stream, client.stream)
         # As many as devices may connect, and for days: they must not take requests their places.
         forwarder.pool.leave(client)
+        fields = response_fields(answer.fields, upgrade=chosen)
+        return client, joined(
+            b"HTTP/1.1 101 %b" % (answer.reason or b"Switching Protocols"), fields
+        )
+
+    async def _hold(self, exchange: Exchange, client: Client, head: bytes) -> None:
+        """Pass bytes until one side ends; the connection is nobody else's."""
+        stall = self._forwarder.limits.write_stall
+        exchange.status = 101
+        exchange.started = exchange.ended = exchange.upgraded = True
+        pair = (exchange.stream, client.stream)
         self.open.add(pair)
         try:
             first = head + client.buffer
-            await exchange.stream.send(first, forwarder.limits.write_stall)
+            await exchange.stream.send(first, stall)
             if exchange.wire.buffer:
-                await client.stream.send(exchange.wire.buffer, forwarder.limits.write_stall)
+                await client.stream.send(exchange.wire.buffer, stall)
             if not self._closed:
                 await self._pass_both(exchange, *pair)
         finally:
