@@ -55,13 +55,16 @@ class Clock:
 
 
 def simulate(rate: int, downloads: int, seconds: float) -> tuple[Counter[int], Clock, RateLimit]:
-    """Downloads that take all they are given; bytes by download."""
+    """Downloads that take all they are given; bytes by download.
+
+    They end by themselves at twice the rate: without a limit nobody would ever sleep.
+    """
     clock = Clock()
     limit = RateLimit(rate, clock.time, clock.sleep)
     got: Counter[int] = Counter()
 
     async def download(number: int) -> None:
-        while True:
+        while got[number] < 2 * rate * (seconds + 1):
             got[number] += limit.piece
             await limit.spend(limit.piece)
 

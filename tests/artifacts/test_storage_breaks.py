@@ -1,7 +1,9 @@
 """Every way in which a download from storage can break: devices see one, and bytes come once."""
 
 import os
+import signal
 import socket
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -96,6 +98,64 @@ def test_an_expired_link_is_replaced_by_a_newer_one_that_comes_with_a_poll(site:
         assert device.result(60)[2] == CONTENT
     assert site.storage.requests[-1].target.endswith(new.rpartition("=")[2])
     assert received(site) == len(CONTENT)
+
+
+class Clock:
+    """The store's."""
+
+    def __init__(self) -> None:
+        self.now = time.time()
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def ageing(tmp_path: Path, clock: Clock) -> Iterator[Site]:
+    """A site by whose store's clock links end."""
+    settings = CloudSettings(clock=clock)
+    with running_site(tmp_path, cache=True, cloud_settings=settings) as site:
+        site.storage.put("a", CONTENT)
+        yield site
+
+
+def next_link(site: Site, clock: Clock) -> str:
+    """A link signed a quarter of an hour after the one before, which has ended by then."""
+    clock.now += 900.0
+    return site.storage.link("a", life=899)
+
+
+def test_a_device_with_an_older_link_is_served_by_a_newer_one(ageing: Site, clock: Clock) -> None:
+    older = ageing.link(next_link(ageing, clock))
+    newer = next_link(ageing, clock)
+    ageing.link(newer)
+    assert ageing.get(older)[2] == CONTENT
+    [asked] = ageing.storage.requests
+    assert newer.endswith(asked.target)
+
+
+def test_a_killed_gateway_goes_on_by_the_newest_link_that_it_had(
+    ageing: Site, clock: Clock
+) -> None:
+    older = ageing.link(next_link(ageing, clock))
+    newer = next_link(ageing, clock)
+    ageing.link(newer)
+    gate = Gate()
+    ageing.storage.script("GET /*/a", stalled(_BREAK, gate))
+    with ThreadPoolExecutor(1) as devices:
+        cut_off = devices.submit(ageing.get, older)
+        gate.wait_reached(20)
+        ageing.gateway.stop(signal.SIGKILL)
+        assert cut_off.exception(20) is not None
+    gate.release()
+    ageing.start()
+    assert ageing.get(older)[2] == CONTENT
+    assert [newer.endswith(asked.target) for asked in ageing.storage.requests] == [True, True]
 
 
 class SpoiltLine(Line):

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -345,18 +346,23 @@ def test_an_object_that_is_evicted_while_it_is_opened_is_fetched_anew(
     run(scenario)
 
 
+async def stored(caches: Caches, seed: int, away: Path) -> None:
+    """Stores a version of the object and puts it aside."""
+    origin = ScriptedOrigin(content(MIB, seed), etag=f'"v{seed}"')
+    async with caches.open() as cache:
+        await fetch(cache, "a", origin)
+        await until(lambda: cache.figures().commits == 1)
+    os.rename(caches.path / "v1/objects" / object_id("a"), away)
+
+
 def test_an_object_that_is_replaced_while_it_is_opened_is_not_mixed_with_the_new_one(
     run: Run, caches: Caches
 ) -> None:
     async def scenario() -> None:
         there = caches.path / "v1/objects" / object_id("a")
         old, new = caches.path / "old", caches.path / "new"
-        for seed, away in ((1, old), (2, new)):
-            origin = ScriptedOrigin(content(MIB, seed), etag=f'"v{seed}"')
-            async with caches.open() as cache:
-                await fetch(cache, "a", origin)
-                await until(lambda cache=cache: cache.figures().commits == 1)  # type: ignore[misc]
-            os.rename(there, away)
+        await stored(caches, 1, old)
+        await stored(caches, 2, new)
         os.rename(old, there)
 
         def replace() -> None:
@@ -367,6 +373,38 @@ def test_an_object_that_is_replaced_while_it_is_opened_is_not_mixed_with_the_new
             async with await late.acquire(object_id("a"), ScriptedOrigin(b"")) as reader:
                 assert reader.attributes.etag == '"v2"'
                 assert await read_all(reader) == content(MIB, seed=2)
+
+    run(scenario)
+
+
+def test_an_object_that_is_replaced_while_it_is_served_reaches_those_who_come_later(
+    run: Run, caches: Caches
+) -> None:
+    """An entry in use is never let go for its age: only a look at the directory tells."""
+
+    async def scenario() -> None:
+        there = caches.path / "v1/objects" / object_id("a")
+        old, new = caches.path / "old", caches.path / "new"
+        await stored(caches, 1, old)
+        await stored(caches, 2, new)
+        os.rename(old, there)
+        async with caches.open(check_every=0.0) as cache:
+            early = await cache.acquire(object_id("a"), ScriptedOrigin(b""))
+            os.rename(there, caches.path / "v1/trash/a")
+            os.rename(new, there)
+
+            def found_out() -> bool:
+                late = cache.acquire_open(object_id("a"))
+                if late is not None:
+                    late.release()
+                return late is None
+
+            await until(found_out)
+            async with await cache.acquire(object_id("a"), ScriptedOrigin(b"")) as late:
+                assert late.attributes.etag == '"v2"'
+                assert await read_all(late) == content(MIB, seed=2)
+            assert await read_all(early) == content(MIB, seed=1)
+            early.release()
 
     run(scenario)
 

@@ -1,6 +1,7 @@
 """Room on the disk: limits, reservations, what is evicted and what stays."""
 
 import asyncio
+import errno
 import os
 import time
 from typing import Any
@@ -152,10 +153,14 @@ def test_what_would_find_no_room_in_an_empty_cache_is_not_kept_waiting(
     run: Run, caches: Caches
 ) -> None:
     async def scenario() -> None:
-        async with caches.open(max_size=3 * MIB, room_patience=1000.0) as cache:
+        disk = FaultyDisk()
+        async with caches.open(disk=disk, max_size=3 * MIB, room_patience=1000.0) as cache:
             await store(cache, "a")
-            with pytest.raises(Bypass):
+            # one look, and one more after what is idle here was let go; a third would meet trouble
+            disk.fail("statvfs", errno.EIO, first=2)
+            with pytest.raises(Bypass) as bypass:
                 await cache.acquire(object_id("b"), ScriptedOrigin(content(3 * MIB + 1)))
+            assert bypass.value.reason == "room"
             assert caches.names("objects") == [object_id("a")]
 
     run(scenario)
