@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable
 
 from mender_gateway.net.stream import Stream
+from mender_gateway.net.tls import forget
 
 _TLS_WRITE = 128 * 1024
 _TURN = 4 * 1024 * 1024
@@ -248,6 +249,9 @@ class Bulk:
             except ssl.SSLWantReadError:
                 job.repeat = got
                 return select.EPOLLIN
+            except OSError as error:
+                forget(error)
+                raise
             job.repeat = 0
             job.position += sent
         return select.EPOLLOUT

@@ -3,7 +3,8 @@
 Two remedies for gaps in the standard library, isolated here. Of a handshake that OpenSSL fails,
 ssl keeps nothing: OpenSSL's message callback (`SSLContext._msg_callback`, there since Python 3.8)
 shows the Certificate message before it is verified. It costs a Python call per TLS record, so the
-connection leaves the watched context as soon as the handshake is over. And the chain that was
+connection leaves the watched context as soon as the handshake is over. From OpenSSL 3.2 on a client
+may compress the message (RFC 8879); it is not invited to. And the chain that was
 verified has a public method from Python 3.13 on, a method of the inner object before that. Where
 neither is there, failed handshakes are logged without a subject, and chains are refused.
 """
@@ -13,6 +14,8 @@ from typing import Any
 
 _CERTIFICATE = 11
 """HandshakeType (RFC 8446 4)."""
+_OP_NO_RX_CERTIFICATE_COMPRESSION = 1 << 33
+"""Of openssl/ssl.h since 3.2; Python has no name for it."""
 
 
 class WatchedSocket(ssl.SSLSocket):
@@ -24,6 +27,8 @@ class WatchedSocket(ssl.SSLSocket):
 def watch(context: ssl.SSLContext) -> None:
     """Let sockets of this context be `WatchedSocket`s that note what the client presents."""
     context.sslsocket_class = WatchedSocket
+    if ssl.OPENSSL_VERSION_INFO >= (3, 2):
+        context.options |= _OP_NO_RX_CERTIFICATE_COMPRESSION
     if hasattr(context, "_msg_callback"):
         context._msg_callback = _note
 

@@ -11,6 +11,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from mender_gateway.net.poller import Poller
+from mender_gateway.net.tls import forget
 from mender_gateway.net.waits import Waits
 
 if TYPE_CHECKING:
@@ -74,6 +75,9 @@ class Stream(Waits):
                 self.readable = True
             except ssl.SSLEOFError as error:
                 raise Truncated("TLS connection ended without close_notify") from error
+            except OSError as error:
+                forget(error)
+                raise
 
     def ended(self) -> bool:
         """Whether an idle connection is of no more use: ended, broken, or with unasked-for bytes.
@@ -90,8 +94,8 @@ class Stream(Waits):
         except _WOULD_BLOCK:
             self.readable = False
             return False
-        except OSError:
-            pass
+        except OSError as error:
+            forget(error)
         return True
 
     def try_receive(self, size: int = RECEIVE) -> bytes | None:
@@ -103,6 +107,9 @@ class Stream(Waits):
             return None
         except ssl.SSLEOFError as error:
             raise Truncated("TLS connection ended without close_notify") from error
+        except OSError as error:
+            forget(error)
+            raise
 
     def try_send(self, data: bytes | bytearray | memoryview) -> int:
         """Send what goes without waiting; 0 for nothing: then `wait_writable` and try with the
@@ -112,6 +119,9 @@ class Stream(Waits):
             return self.sock.send(data)
         except _WOULD_BLOCK:
             return 0
+        except OSError as error:
+            forget(error)
+            raise
 
     async def send(self, data: bytes | bytearray | memoryview, timeout: float) -> None:
         """Send everything; `timeout` bounds each wait in which the peer takes no byte."""
@@ -125,6 +135,9 @@ class Stream(Waits):
                 await self.wait_readable(timeout)
                 self.readable = False
                 continue
+            except OSError as error:
+                forget(error)
+                raise
             if sent == len(rest):
                 return
             if sent:
@@ -154,6 +167,9 @@ class Stream(Waits):
                 self.readable = False
             except ssl.SSLWantWriteError:
                 await self.wait_writable(max(0.0, deadline - self._loop.time()))
+            except OSError as error:
+                forget(error)
+                raise
 
     # --- ownership and end ---------------------------------------------------------------------
 
@@ -172,7 +188,9 @@ class Stream(Waits):
         if self.tls:
             try:
                 self.sock.unwrap()  # type: ignore[attr-defined]
-            except (OSError, ValueError):
+            except OSError as error:
+                forget(error)
+            except ValueError:
                 pass
         self.sock.close()
 
@@ -207,7 +225,7 @@ class Stream(Waits):
                 if not data:
                     break
                 taken += len(data)
-        except OSError:
-            pass
+        except OSError as error:
+            forget(error)
         finally:
             self.close()

@@ -14,6 +14,23 @@ _VERSIONS = {
 }
 
 
+_NOBODYS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+def forget(error: OSError) -> None:
+    """Take out of OpenSSL's error queue of this thread what `error`, of a TLS socket, left there.
+
+    With OpenSSL 3.5 and Python 3.13 an error of the system stays in it, and the next connection of
+    the thread that merely would have to wait fails with that error in its place. ssl has no call
+    for this, but clears the queue when it refuses ciphers.
+    """
+    if not isinstance(error, ssl.SSLError):
+        try:
+            _NOBODYS.set_ciphers("NONE-SUCH")
+        except ssl.SSLError:
+            pass
+
+
 def server_context(certificate: str, key: str, minimum: str) -> ssl.SSLContext:
     """The context of a TLS listener; `certificate` is a PEM chain, `minimum` "1.0" to "1.3".
 
