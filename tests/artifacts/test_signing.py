@@ -168,6 +168,17 @@ def test_after_its_end_a_link_serves_only_those_who_resume(
             read(link, END + late, start)
 
 
+def test_a_link_that_was_read_before_still_ends() -> None:
+    signer = Signer(SECRET)
+    link = signer.sign(S3, END)
+    assert read(link, END, signer=signer) == read(link, END, signer=signer)
+    with pytest.raises(Forbidden):
+        read(link, END + 1, signer=signer)
+    assert read(link, END + 1, start=1, signer=signer).url == S3
+    with pytest.raises(Forbidden):
+        read(link, END + RESUMPTION + 1, start=1, signer=signer)
+
+
 def test_several_ranges_are_no_resumption() -> None:
     link = SIGNER.sign(S3, END).encode()
     with pytest.raises(Forbidden, match="expired"):
